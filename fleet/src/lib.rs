@@ -1,0 +1,1 @@
+//! Work in flight: the evaluator, the queue, the journal.

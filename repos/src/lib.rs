@@ -1,0 +1,1 @@
+//! What a task is and where it comes from. Runs nothing.

@@ -1,0 +1,1 @@
+//! What a run was worth: reports to facts, facts to a number. Pure and synchronous.

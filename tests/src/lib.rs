@@ -1,0 +1,1 @@
+//! The whole pipeline over real sockets, and attacks.

@@ -1,0 +1,1 @@
+//! The learner: the `assay-train` binary.
