@@ -1,1 +1,16 @@
-//! Where untrusted code runs.
+//! Where untrusted code runs: one trait, several backends.
+//!
+//! A [`Backend`] makes [`Sandbox`]es, a sandbox runs one [`Command`] and leaves an [`Execution`].
+//! The crate has never heard of tasks, tests or gRPC; it knows trees, limits and processes.
+
+mod backend;
+mod execution;
+mod fake;
+mod spec;
+
+pub use backend::{Backend, BackendError, BackendResult, Sandbox};
+pub use execution::{Capture, Execution, Isolation, LimitKind, Termination, Usage};
+pub use fake::Fake;
+pub use spec::{
+    Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, Limits, SandboxId, SandboxSpec,
+};
