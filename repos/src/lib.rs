@@ -1,1 +1,30 @@
 //! What a task is and where it comes from. Runs nothing.
+//!
+//! A [`Catalog`] reads task directories into [`Task`]s. A task names a [`Revision`]: a released
+//! package with the task's gold patch taken out, or nothing for function tasks. [`apply`] turns a
+//! [`Submission`] into the few files that lie on top of the revision, and says what it did.
+#![forbid(unsafe_code)]
+
+mod digest;
+mod id;
+
+mod task;
+
+mod catalog;
+
+mod source;
+
+mod submission;
+
+mod apply;
+
+pub use apply::apply;
+pub use catalog::{Catalog, LoadProblem, TaskFilter};
+pub use digest::{Digest, DigestBuilder, InvalidDigest};
+pub use id::{InvalidTaskId, TaskId};
+pub use source::{Change, Package, Revision, Source, SourceError};
+pub use submission::{Applied, Flag, PatchFacts, Rejection, RejectionKind, Severity, Submission};
+pub use task::{
+    ChatMessage, Check, DenyAction, Extract, Language, Lock, LockedTest, Mode, MustKeep, Prompt,
+    ReportKind, Split, StdioCase, SubmissionKind, SubmissionRule, Task, TaskError, TaskLimits,
+};

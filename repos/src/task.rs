@@ -1,0 +1,458 @@
+//! A task: a problem, how a submission is read, what is run and how much it may use.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use globset::GlobSet;
+use serde::{Deserialize, Serialize};
+
+use crate::{Change, Digest, Revision, Source, SourceError, Submission, TaskId};
+
+/// A task directory that was read and found valid.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Its name, unique in a catalog.
+    pub id: TaskId,
+    /// The set it belongs to: `set` of the file, else what the id says before its first `.`.
+    pub set: String,
+    /// What it may be used for.
+    pub split: Split,
+    /// The language of the code.
+    pub language: Language,
+    /// Free words for filters.
+    pub tags: Vec<String>,
+    /// Where checks run: `python` (the default), or `docker:NAME` for an image of the engine.
+    pub image: String,
+    /// Where the work tree appears in the sandbox; absolute.
+    pub workdir: PathBuf,
+    /// The code it is about. Function tasks have none.
+    pub source: Option<Source>,
+    /// What the policy is asked.
+    pub prompt: Prompt,
+    /// How a submission is read.
+    pub submission: SubmissionRule,
+    /// What a check may use.
+    pub limits: TaskLimits,
+    /// What is run, in this order. Never empty.
+    pub checks: Vec<Check>,
+    /// Files of the revision that are restored from a trusted copy after the submission.
+    pub tests: GlobSet,
+    /// Over every file of the task directory: names, executable bits and content.
+    pub digest: Digest,
+    /// Whether expected values ever enter the process of the code under test.
+    pub mode: Mode,
+    /// What `assay task validate` found, if it ran.
+    pub lock: Option<Lock>,
+    /// The task directory.
+    pub dir: PathBuf,
+}
+
+/// What a task may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Training.
+    Train,
+    /// Measuring alone.
+    HeldOut,
+    /// The task doesn't say.
+    None,
+}
+
+/// The language of a task's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Language {
+    Python,
+    Rust,
+    Go,
+    Javascript,
+    Typescript,
+    Java,
+    C,
+    Cpp,
+    Shell,
+}
+
+/// What a policy hands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubmissionKind {
+    /// A change to the revision.
+    Patch,
+    /// Whole files.
+    Files,
+    /// The source of one function, with what it needs.
+    Function,
+    /// The source of a program.
+    Program,
+    /// The end state of an episode.
+    Episode,
+}
+
+/// How a submission is taken out of a raw completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extract {
+    /// The completion is the submission.
+    Raw,
+    /// The first fenced block, else the whole text.
+    Fence,
+    /// The first unified diff, fenced or not.
+    Diff,
+    /// Blocks of `<<<<<<< SEARCH`, `=======`, `>>>>>>> REPLACE`, each after its path.
+    SearchReplace,
+    /// Fenced blocks, each after its path.
+    Files,
+}
+
+/// What happens to the part of a submission that touches a denied path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenyAction {
+    /// It is left out, and a flag says so.
+    DropAndFlag,
+    /// The whole submission is rejected.
+    Reject,
+}
+
+/// Whether expected values ever enter the process of the code under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They don't: a verdict can't be forged.
+    Sealed,
+    /// They do: forging is made evident.
+    Guarded,
+}
+
+/// How the results of a check are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportKind {
+    /// Events of our pytest runner.
+    Pytest,
+    /// Events of our grader, which calls the submission's function in another sandbox.
+    Function,
+    /// stdout, compared with `private/cases/NAME.out`.
+    Stdio,
+    /// The exit status: 0 passes.
+    Exit,
+}
+
+/// The tests that must not get worse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MustKeep {
+    /// None.
+    Nothing,
+    /// Those that pass with and without the gold submission, by `private/expected.lock.json`.
+    Lock,
+    /// These.
+    Tests(Vec<String>),
+}
+
+/// One command of a task with the report that it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Its name, unique in the task.
+    pub id: String,
+    /// Program and arguments. Empty for [`ReportKind::Function`].
+    pub run: Vec<String>,
+    /// How its results are read.
+    pub report: ReportKind,
+    /// The tests that the submission has to make pass. Empty: all of them.
+    pub must_pass: Vec<String>,
+    /// The tests that must go on passing.
+    pub must_keep: MustKeep,
+}
+
+/// What the policy is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// The problem, relative to the task directory.
+    pub template: PathBuf,
+    /// Files of the revision that are shown with it.
+    pub context: Vec<PathBuf>,
+}
+
+/// How a submission is read, and what it may touch.
+#[derive(Clone, Debug)]
+pub struct SubmissionRule {
+    /// What is handed in.
+    pub kind: SubmissionKind,
+    /// How it is taken out of a raw completion.
+    pub extract: Extract,
+    /// The function that is called, for [`SubmissionKind::Function`].
+    pub entry: Option<String>,
+    /// The file that a program's source becomes, for [`SubmissionKind::Program`].
+    pub path: Option<PathBuf>,
+    /// Most bytes of a submission, before anything is parsed.
+    pub max_bytes: u64,
+    /// Paths it may not touch.
+    pub deny: GlobSet,
+    /// `deny` as written.
+    pub deny_globs: Vec<String>,
+    /// What happens when it does.
+    pub deny_action: DenyAction,
+}
+
+/// What a check may use.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskLimits {
+    /// Wall-clock time in seconds.
+    pub wall_s: f64,
+    /// CPU time of all processes together, in seconds.
+    pub cpu_s: f64,
+    /// Memory of all processes together, in MiB.
+    pub memory_mb: u64,
+    /// Processes and threads at the same time.
+    pub pids: u64,
+    /// Output kept of each stream, in KiB.
+    pub output_kb: u64,
+    /// Writable disk, in MiB.
+    pub disk_mb: u64,
+    /// Writable files.
+    pub inodes: u64,
+}
+
+impl Default for TaskLimits {
+    fn default() -> Self {
+        Self {
+            wall_s: 60.0,
+            cpu_s: 60.0,
+            memory_mb: 1024,
+            pids: 128,
+            output_kb: 1024,
+            disk_mb: 256,
+            inodes: 20_000,
+        }
+    }
+}
+
+/// Gives an enum its words: as files, records and the wire write them.
+macro_rules! words {
+    ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every value, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Returns the word for it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// Returns what `word` means, if anything.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words!(Split { Train = "train", HeldOut = "held_out", None = "none" });
+words!(Language {
+    Python = "python", Rust = "rust", Go = "go", Javascript = "javascript",
+    Typescript = "typescript", Java = "java", C = "c", Cpp = "cpp", Shell = "shell",
+});
+words!(SubmissionKind {
+    Patch = "patch", Files = "files", Function = "function", Program = "program",
+    Episode = "episode",
+});
+words!(Extract {
+    Raw = "raw", Fence = "fence", Diff = "diff", SearchReplace = "search_replace", Files = "files",
+});
+words!(DenyAction { DropAndFlag = "drop_and_flag", Reject = "reject" });
+words!(Mode { Sealed = "sealed", Guarded = "guarded" });
+words!(ReportKind {
+    Pytest = "pytest", Function = "function", Stdio = "stdio", Exit = "exit",
+});
+
+/// What `assay task validate` found: the status of every test without and with the gold
+/// submission. The file is `private/expected.lock.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// The format, 1.
+    pub schema: u32,
+    /// By check, by test.
+    pub checks: BTreeMap<String, BTreeMap<String, LockedTest>>,
+}
+
+/// The status of one test in a [`Lock`]: `passed`, `failed`, `error`, `skipped`, `xfailed`,
+/// `xpassed`, `timeout` or `missing`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedTest {
+    /// Without a submission.
+    pub base: String,
+    /// With the gold submission.
+    pub gold: String,
+}
+
+impl Lock {
+    /// Returns the tests of `check` that pass both without and with the gold submission.
+    #[must_use]
+    pub fn kept(&self, check: &str) -> Vec<String> {
+        let passes = |status: &str| matches!(status, "passed" | "xfailed");
+        let tests = self.checks.get(check).into_iter().flatten();
+        tests
+            .filter(|(_, test)| passes(&test.base) && passes(&test.gold))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Returns the file's text: the same for the same content.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+/// One turn of the conversation that a policy is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatMessage {
+    /// `user`; later also `system`.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+/// One run of a program on known input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StdioCase {
+    /// The file name without its ending; the test's id.
+    pub name: String,
+    /// What the program reads.
+    pub input: Vec<u8>,
+    /// What it should print. Never enters a sandbox.
+    pub expected: Vec<u8>,
+}
+
+/// Why a task that loaded can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A file of the task directory is gone or unreadable.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of the task directory is not what it should be.
+    #[error("{}: {what}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, as a fragment.
+        what: String,
+    },
+    /// Its code is not there.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+impl Task {
+    /// Returns what the policy is asked, the same for everybody.
+    ///
+    /// # Errors
+    ///
+    /// When the problem can't be read, or the context's revision is not there.
+    pub fn messages(&self) -> Result<Vec<ChatMessage>, TaskError> {
+        let path = self.dir.join(&self.prompt.template);
+        let content =
+            fs::read_to_string(&path).map_err(|source| TaskError::Read { path, source })?;
+        Ok(vec![ChatMessage { role: "user".into(), content }])
+    }
+
+    /// Returns the submission that solves it.
+    ///
+    /// # Errors
+    ///
+    /// When `private/` doesn't hold it.
+    pub fn gold(&self) -> Result<Submission, TaskError> {
+        let text = |name: &str| {
+            let bytes = self.private_file(name)?;
+            String::from_utf8(bytes).map_err(|_| TaskError::Content {
+                path: self.dir.join("private").join(name),
+                what: "is not UTF-8".into(),
+            })
+        };
+        Ok(match self.submission.kind {
+            SubmissionKind::Patch | SubmissionKind::Files | SubmissionKind::Episode => {
+                Submission::Patch(text("gold.patch")?)
+            }
+            SubmissionKind::Function | SubmissionKind::Program => {
+                Submission::Source(text("gold.py")?)
+            }
+        })
+    }
+
+    /// Returns the submission that says nothing.
+    #[must_use]
+    pub fn empty(&self) -> Submission {
+        match self.submission.kind {
+            SubmissionKind::Patch | SubmissionKind::Files | SubmissionKind::Episode => {
+                Submission::Patch(String::new())
+            }
+            SubmissionKind::Function | SubmissionKind::Program => Submission::Source(String::new()),
+        }
+    }
+
+    /// Returns the content of `private/<name>`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there; [`io::ErrorKind::NotFound`] where it may be absent.
+    pub fn private_file(&self, name: impl AsRef<Path>) -> Result<Vec<u8>, TaskError> {
+        let path = self.dir.join("private").join(name);
+        fs::read(&path).map_err(|source| TaskError::Read { path, source })
+    }
+
+    /// Returns the files that go on last, over revision and submission: the revision's own tests
+    /// and `private/tests/`.
+    ///
+    /// # Errors
+    ///
+    /// When one can't be read.
+    pub fn trusted_overlay(
+        &self,
+        revision: &Revision,
+    ) -> Result<BTreeMap<PathBuf, Change>, TaskError> {
+        let _ = (revision, Arc::<[u8]>::from([]));
+        Ok(BTreeMap::new())
+    }
+
+    /// Returns the runs of a program and what they should print, in order of their names.
+    ///
+    /// # Errors
+    ///
+    /// When a case has no `.in` or no `.out`, or can't be read.
+    pub fn stdio_cases(&self) -> Result<Vec<StdioCase>, TaskError> {
+        Ok(Vec::new())
+    }
+
+    /// Returns the tree that submissions are applied to; unpacks the release at first use.
+    ///
+    /// # Errors
+    ///
+    /// When the release was not fetched, or is not the pinned one.
+    pub fn revision(&self) -> Result<Revision, SourceError> {
+        Ok(Revision::empty())
+    }
+}
