@@ -1,0 +1,2 @@
+def absolute_values(numbers):
+    return [abs(n) for n in numbers]

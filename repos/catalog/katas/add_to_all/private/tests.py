@@ -1,0 +1,14 @@
+def test_1(f):
+    assert f([1, 2], 3) == [4, 5]
+
+
+def test_2(f):
+    assert f([], 1) == []
+
+
+def test_3(f):
+    assert f([0], -1) == [-1]
+
+
+def test_4(f):
+    assert f([5, 6, 7], 10) == [15, 16, 17]

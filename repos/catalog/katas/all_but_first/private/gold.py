@@ -1,0 +1,2 @@
+def all_but_first(items):
+    return items[1:]

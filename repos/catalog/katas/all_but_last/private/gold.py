@@ -1,0 +1,2 @@
+def all_but_last(items):
+    return items[:-1]

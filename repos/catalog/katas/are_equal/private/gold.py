@@ -1,0 +1,2 @@
+def are_equal(a, b):
+    return a == b

@@ -1,0 +1,2 @@
+def ascii_code(c):
+    return ord(c)

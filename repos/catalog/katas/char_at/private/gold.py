@@ -1,0 +1,2 @@
+def char_at(s, i):
+    return s[i]

@@ -1,0 +1,2 @@
+def char_list(s):
+    return list(s)

@@ -1,0 +1,2 @@
+def comma_join(words):
+    return ','.join(words)

@@ -1,0 +1,2 @@
+def contains(s, word):
+    return word in s

@@ -1,0 +1,2 @@
+def contains_zero(numbers):
+    return 0 in numbers

@@ -1,0 +1,2 @@
+def count_greater(numbers, limit):
+    return sum(n > limit for n in numbers)

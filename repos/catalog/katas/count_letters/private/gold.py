@@ -1,0 +1,2 @@
+def count_letters(s):
+    return {c: s.count(c) for c in s}

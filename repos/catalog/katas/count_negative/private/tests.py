@@ -1,0 +1,14 @@
+def test_1(f):
+    assert f([1, -2, 3]) == 1
+
+
+def test_2(f):
+    assert f([]) == 0
+
+
+def test_3(f):
+    assert f([-1, -3]) == 2
+
+
+def test_4(f):
+    assert f([0, 5]) == 0

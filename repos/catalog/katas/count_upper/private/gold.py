@@ -1,0 +1,2 @@
+def count_upper(s):
+    return sum(c.isupper() for c in s)

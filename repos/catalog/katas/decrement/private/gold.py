@@ -1,0 +1,2 @@
+def decrement(n):
+    return n - 1

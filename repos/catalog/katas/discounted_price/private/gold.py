@@ -1,0 +1,2 @@
+def discounted_price(price, percent):
+    return price - price * percent / 100

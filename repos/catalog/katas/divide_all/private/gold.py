@@ -1,0 +1,2 @@
+def divide_all(numbers, n):
+    return [x / n for x in numbers]

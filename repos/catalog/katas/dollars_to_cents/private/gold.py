@@ -1,0 +1,2 @@
+def dollars_to_cents(dollars):
+    return dollars * 100

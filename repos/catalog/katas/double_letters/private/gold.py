@@ -1,0 +1,2 @@
+def double_letters(s):
+    return ''.join(c * 2 for c in s)

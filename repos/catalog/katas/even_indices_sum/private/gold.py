@@ -1,0 +1,2 @@
+def even_indices_sum(numbers):
+    return sum(numbers[::2])

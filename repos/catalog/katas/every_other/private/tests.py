@@ -1,0 +1,14 @@
+def test_1(f):
+    assert f([1, 2, 3, 4]) == [1, 3]
+
+
+def test_2(f):
+    assert f([]) == []
+
+
+def test_3(f):
+    assert f(['a']) == ['a']
+
+
+def test_4(f):
+    assert f([5, 6, 7]) == [5, 7]

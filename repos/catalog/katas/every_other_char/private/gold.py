@@ -1,0 +1,2 @@
+def every_other_char(s):
+    return s[::2]

@@ -1,0 +1,2 @@
+def file_extension(filename):
+    return filename.split('.')[-1]

@@ -1,0 +1,2 @@
+def find_char(s, c):
+    return s.find(c)

@@ -1,0 +1,14 @@
+def test_1(f):
+    assert f(['apple', 'bob']) == ['a', 'b']
+
+
+def test_2(f):
+    assert f([]) == []
+
+
+def test_3(f):
+    assert f(['Z']) == ['Z']
+
+
+def test_4(f):
+    assert f(['one', 'two', 'three']) == ['o', 't', 't']

@@ -1,0 +1,2 @@
+def first_n_chars(s, n):
+    return s[:n]

@@ -1,0 +1,2 @@
+def get_keys(d):
+    return list(d)

@@ -1,0 +1,2 @@
+def get_value(d, key):
+    return d.get(key)

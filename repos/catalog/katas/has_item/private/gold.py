@@ -1,0 +1,2 @@
+def has_item(items, x):
+    return x in items

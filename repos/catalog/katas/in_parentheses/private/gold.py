@@ -1,0 +1,2 @@
+def in_parentheses(s):
+    return '(' + s + ')'

@@ -1,0 +1,2 @@
+def index_of_max(numbers):
+    return numbers.index(max(numbers))

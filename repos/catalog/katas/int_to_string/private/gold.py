@@ -1,0 +1,2 @@
+def int_to_string(n):
+    return str(n)

@@ -1,0 +1,2 @@
+def is_all_upper(s):
+    return s == s.upper()

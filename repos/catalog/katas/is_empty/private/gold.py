@@ -1,0 +1,2 @@
+def is_empty(s):
+    return s == ''

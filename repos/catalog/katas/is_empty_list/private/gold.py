@@ -1,0 +1,2 @@
+def is_empty_list(items):
+    return len(items) == 0

@@ -1,0 +1,2 @@
+def is_multiple(a, b):
+    return a % b == 0

@@ -1,0 +1,2 @@
+def is_number(s):
+    return s.isdigit()

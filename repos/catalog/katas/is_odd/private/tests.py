@@ -1,0 +1,22 @@
+def test_1(f):
+    assert f(2) is False
+
+
+def test_2(f):
+    assert f(3) is True
+
+
+def test_3(f):
+    assert f(0) is False
+
+
+def test_4(f):
+    assert f(-4) is False
+
+
+def test_5(f):
+    assert f(-7) is True
+
+
+def test_6(f):
+    assert f(101) is True

@@ -1,0 +1,2 @@
+def join_lists(a, b):
+    return a + b

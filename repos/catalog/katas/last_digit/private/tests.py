@@ -1,0 +1,18 @@
+def test_1(f):
+    assert f(5) == 5
+
+
+def test_2(f):
+    assert f(12) == 2
+
+
+def test_3(f):
+    assert f(999) == 9
+
+
+def test_4(f):
+    assert f(1000) == 0
+
+
+def test_5(f):
+    assert f(123456) == 6

@@ -1,0 +1,2 @@
+def last_word(s):
+    return s.split()[-1]

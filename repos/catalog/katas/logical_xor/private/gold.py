@@ -1,0 +1,2 @@
+def logical_xor(a, b):
+    return a != b

@@ -1,0 +1,2 @@
+def longest_word(words):
+    return max(words, key=len)

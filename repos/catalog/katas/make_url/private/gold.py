@@ -1,0 +1,2 @@
+def make_url(host):
+    return 'https://' + host

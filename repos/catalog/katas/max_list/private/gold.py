@@ -1,0 +1,2 @@
+def max_list(numbers):
+    return max(numbers)

@@ -1,0 +1,2 @@
+def max_value(d):
+    return max(d.values())

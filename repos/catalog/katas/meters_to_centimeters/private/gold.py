@@ -1,0 +1,2 @@
+def meters_to_centimeters(meters):
+    return meters * 100

@@ -1,0 +1,2 @@
+def middle_char(s):
+    return s[len(s) // 2]

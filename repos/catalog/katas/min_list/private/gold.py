@@ -1,0 +1,2 @@
+def min_list(numbers):
+    return min(numbers)

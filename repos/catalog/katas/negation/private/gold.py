@@ -1,0 +1,2 @@
+def negation(flag):
+    return not flag

@@ -1,0 +1,2 @@
+def power_of_two(n):
+    return 2 ** n

@@ -1,0 +1,2 @@
+def prepend_item(items, x):
+    return [x] + items

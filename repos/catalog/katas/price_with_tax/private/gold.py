@@ -1,0 +1,2 @@
+def price_with_tax(price, tax):
+    return price + price * tax / 100

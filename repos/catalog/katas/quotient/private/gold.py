@@ -1,0 +1,2 @@
+def quotient(a, b):
+    return a // b

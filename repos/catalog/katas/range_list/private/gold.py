@@ -1,0 +1,2 @@
+def range_list(n):
+    return list(range(1, n + 1))

@@ -1,0 +1,2 @@
+def remove_first_char(s):
+    return s[1:]

@@ -1,0 +1,2 @@
+def remove_last_char(s):
+    return s[:-1]

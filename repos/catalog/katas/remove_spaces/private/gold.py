@@ -1,0 +1,2 @@
+def remove_spaces(s):
+    return s.replace(' ', '')

@@ -1,0 +1,2 @@
+def repeat_item(x, n):
+    return [x] * n

@@ -1,0 +1,2 @@
+def same_sign(a, b):
+    return a * b > 0

@@ -1,0 +1,2 @@
+def second_item(items):
+    return items[1]

@@ -1,0 +1,2 @@
+def simple_interest(principal, rate, years):
+    return principal * rate * years / 100

@@ -1,0 +1,2 @@
+def sort_list(numbers):
+    return sorted(numbers)

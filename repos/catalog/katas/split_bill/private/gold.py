@@ -1,0 +1,2 @@
+def split_bill(total, people):
+    return total / people

@@ -1,0 +1,2 @@
+def split_commas(s):
+    return s.split(',')

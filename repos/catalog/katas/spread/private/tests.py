@@ -1,0 +1,14 @@
+def test_1(f):
+    assert f([1, 5, 2]) == 4
+
+
+def test_2(f):
+    assert f([9]) == 0
+
+
+def test_3(f):
+    assert f([-3, 3]) == 6
+
+
+def test_4(f):
+    assert f([7, 1, 2]) == 6

@@ -1,0 +1,18 @@
+def test_1(f):
+    assert f(1) == 4
+
+
+def test_2(f):
+    assert f(5) == 20
+
+
+def test_3(f):
+    assert f(10) == 40
+
+
+def test_4(f):
+    assert f(0) == 0
+
+
+def test_5(f):
+    assert f(25) == 100

@@ -1,0 +1,2 @@
+def starts_with(s, prefix):
+    return s.startswith(prefix)

@@ -1,0 +1,2 @@
+def string_to_int(s):
+    return int(s)

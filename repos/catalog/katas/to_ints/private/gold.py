@@ -1,0 +1,2 @@
+def to_ints(strings):
+    return [int(s) for s in strings]

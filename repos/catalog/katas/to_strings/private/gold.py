@@ -1,0 +1,2 @@
+def to_strings(numbers):
+    return [str(n) for n in numbers]

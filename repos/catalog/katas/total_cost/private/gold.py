@@ -1,0 +1,2 @@
+def total_cost(price, quantity):
+    return price * quantity

@@ -1,0 +1,2 @@
+def total_length(words):
+    return sum(len(w) for w in words)

@@ -1,0 +1,2 @@
+def unique_sorted(items):
+    return sorted(set(items))

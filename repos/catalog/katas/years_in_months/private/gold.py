@@ -1,0 +1,2 @@
+def years_in_months(years):
+    return years * 12

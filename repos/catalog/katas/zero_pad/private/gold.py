@@ -1,0 +1,2 @@
+def zero_pad(n):
+    return str(n).zfill(2)

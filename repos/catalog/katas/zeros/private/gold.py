@@ -1,0 +1,2 @@
+def zeros(n):
+    return [0] * n

@@ -1,0 +1,2 @@
+def zip_dict(keys, values):
+    return dict(zip(keys, values))

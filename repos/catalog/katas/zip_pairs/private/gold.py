@@ -1,0 +1,2 @@
+def zip_pairs(a, b):
+    return list(zip(a, b))
