@@ -18,7 +18,7 @@ mod submission;
 
 mod apply;
 
-pub use apply::apply;
+pub use apply::{ApplyError, apply};
 pub use catalog::{Catalog, LoadProblem, TaskFilter};
 pub use digest::{Digest, DigestBuilder, InvalidDigest};
 pub use id::{InvalidTaskId, TaskId};
