@@ -5,8 +5,12 @@
 //! here knows sandboxes; the world is `assay.v1` and nothing else.
 
 pub mod advantage;
+pub mod config;
+pub mod embedded;
+pub mod environment;
 pub mod loss;
 pub mod optim;
 pub mod pack;
 pub mod rng;
+pub mod service;
 pub mod stats;
