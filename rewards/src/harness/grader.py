@@ -1,0 +1,208 @@
+"""Runs the hidden tests of a function task and reports each to the host.
+
+stdin: nonce, entry point and mode, a line each; in guarded mode the submission's source follows.
+/assay/tests.py defines `test_*(f)` functions, or one `check(candidate)` as HumanEval does;
+/assay/helpers.py, where there is one, holds the functions that the prompt itself defines.
+fd 3: JSON lines for the host: start, one test event per test, end.
+fd 4, sealed mode: frames of wire.py to the submission's process, which holds no test and no
+expected value. In guarded mode, for functions whose values can't cross (generators, callables,
+classes), the submission runs in this process and could tamper with it; the record says so.
+"""
+
+import os
+import sys
+import time
+from _json import encode_basestring_ascii as quote
+
+sys.path.insert(0, "/assay")
+import wire  # noqa: E402
+
+sys.path.pop(0)
+
+MESSAGE_LIMIT = 2000
+
+
+class SubmissionGone(Exception):
+    """The submission's process ended, or broke the protocol."""
+
+
+class SubmissionRaised(Exception):
+    """The submission raised an exception that is no builtin."""
+
+
+class Remote:
+    """The submission's function, in its own process."""
+
+    def __init__(self):
+        self.reader, self.writer = os.fdopen(4, "rb"), os.fdopen(os.dup(4), "wb")
+        self.gone = None
+        try:
+            state, *message = self._receive()
+            if state != "ready":
+                self.gone = str(message[0]) if message else "broken"
+        except (SubmissionGone, TypeError, ValueError) as error:
+            self.gone = self.gone or str(error)
+
+    def __call__(self, *args, **kwargs):
+        if self.gone:
+            raise SubmissionGone(self.gone)
+        request = (args, kwargs)
+        wire.encode(request)  # raises CannotCross before anything is written
+        try:
+            wire.send(self.writer, request)
+        except OSError:
+            self._lose("the submission's process ended")
+        answer = self._receive()
+        if type(answer) is not tuple or not answer:
+            self._lose("the submission's process broke the protocol")
+        if answer[0] == "ok" and len(answer) == 3:
+            copy_back(args, answer[2])
+            return answer[1]
+        if answer[0] == "raised" and len(answer) == 4:
+            copy_back(args, answer[3])
+            raise rebuild(str(answer[1]), str(answer[2]))
+        if answer[0] == "stuck" and len(answer) == 2:
+            raise wire.CannotCross(str(answer[1]))
+        self._lose("the submission's process broke the protocol")
+
+    def _receive(self):
+        try:
+            return wire.receive(self.reader)
+        except (EOFError, OSError):
+            self._lose("the submission's process ended")
+        except ValueError as error:
+            self._lose("the submission's process broke the protocol: %s" % error)
+
+    def _lose(self, why):
+        self.gone = why
+        raise SubmissionGone(why)
+
+
+def copy_back(args, after):
+    """Carries what the function did to its mutable arguments over to ours."""
+    if type(after) is not tuple or len(after) != len(args):
+        return
+    for ours, theirs in zip(args, after):
+        if type(ours) is not type(theirs):
+            continue
+        if type(ours) is list:
+            ours[:] = theirs
+        elif type(ours) in (dict, set):
+            ours.clear()
+            ours.update(theirs)
+
+
+def rebuild(name, message):
+    kind = getattr(__builtins__, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(message)
+        except Exception:
+            pass  # such as UnicodeDecodeError, which wants five arguments
+    return SubmissionRaised("%s: %s" % (name, message))
+
+
+class Local:
+    """The submission's function, in this process."""
+
+    def __init__(self, entry, source):
+        self.gone, self.function = None, None
+        names = {"__name__": "submission"}
+        try:
+            exec(compile(source, "<submission>", "exec"), names)
+            self.function = names[entry]
+        except BaseException as error:
+            self.gone = "%s: %s" % (type(error).__name__, error)
+
+    def __call__(self, *args, **kwargs):
+        if self.gone:
+            raise SubmissionGone(self.gone)
+        return self.function(*args, **kwargs)
+
+
+class Report:
+    """Events for the host. Values are our own strings and numbers."""
+
+    def __init__(self, nonce):
+        self.out, self.nonce, self.seq = os.fdopen(3, "wb"), nonce, 0
+        self.counts = {}
+
+    def event(self, name, **fields):
+        parts = ['"seq":%d,"event":%s' % (self.seq, quote(name))]
+        parts += ['"%s":%s' % (key, value) for key, value in fields.items()]
+        self.seq += 1
+        self.out.write(("{%s}\n" % ",".join(parts)).encode())
+        self.out.flush()
+
+    def start(self, names):
+        self.event("start", nonce=quote(self.nonce), collected=array(names))
+
+    def test(self, name, status, seconds, message):
+        self.counts[status] = self.counts.get(status, 0) + 1
+        self.event(
+            "test",
+            id=quote(name),
+            status=quote(status),
+            duration_s="%.6f" % seconds,
+            message=quote(message[:MESSAGE_LIMIT]),
+        )
+
+    def end(self, code):
+        counts = ",".join("%s:%d" % (quote(k), v) for k, v in self.counts.items())
+        self.event("end", nonce=quote(self.nonce), exit=code, counts="{%s}" % counts)
+
+
+def array(names):
+    return "[%s]" % ",".join(quote(name) for name in names)
+
+
+def main():
+    lines = sys.stdin.buffer.read().decode("utf-8", "replace").split("\n", 3)
+    nonce, entry, mode = lines[:3]
+    report = Report(nonce)
+    names = {"__name__": "tests"}
+    for path in ("/assay/helpers.py", "/assay/tests.py"):
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                exec(compile(file.read(), path, "exec"), names)
+    if "check" in names:
+        tests = ["check"]
+    else:
+        tests = [name for name in names if name.startswith("test_")]
+    report.start(tests)
+    submission = Remote() if mode == "sealed" else Local(entry, lines[3])
+    names.setdefault(entry, submission)  # a HumanEval check calls its function by name, too
+    failed = False
+    for name in tests:
+        started = time.perf_counter()
+        status, message = "passed", ""
+        try:
+            names[name](submission)
+        except AssertionError as error:
+            status, message = "failed", where(error) or "AssertionError"
+        except (SubmissionGone, SubmissionRaised, wire.CannotCross) as error:
+            status, message = "error", "%s" % error
+        except Exception as error:
+            status, message = "error", "%s: %s" % (type(error).__name__, error)
+        failed = failed or status != "passed"
+        report.test(name, status, time.perf_counter() - started, message)
+    report.end(int(failed))
+    report.out.flush()
+    os._exit(int(failed))
+
+
+def where(error):
+    """Returns the line of the tests that `error` came from, with its text."""
+    line, trace = None, error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == "/assay/tests.py":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if line is None:
+        return str(error)
+    with open("/assay/tests.py", encoding="utf-8", errors="replace") as file:
+        text = file.read().split("\n")[line - 1].strip()
+    return "line %d: %s %s" % (line, text, error)
+
+
+main()
