@@ -1,1 +1,37 @@
 //! What a run was worth: reports to facts, facts to a number. Pure and synchronous.
+//!
+//! Facts first, score second. [`parse`] reads what one execution reported, [`GradeHeader::grade`]
+//! makes a [`GradeRecord`] of it, and [`score`] turns a record into a number by a [`RewardSpec`].
+//! The record alone is kept: a million of them can be scored again without running anything.
+//!
+//! Everything here reads bytes that untrusted code may have written. Nothing panics on them, and
+//! what can't be understood never passes.
+#![forbid(unsafe_code)]
+
+pub mod harness;
+
+mod report;
+
+mod record;
+
+mod grade;
+
+mod spec;
+
+mod score;
+
+mod group;
+
+pub use assay_repos::{Flag, PatchFacts, Severity};
+pub use grade::{CheckEvidence, CheckRun, GradeHeader};
+pub use group::{GroupSample, GroupStats, summarize};
+pub use record::{
+    CheckRecord, Failure, Fault, Generation, GradeRecord, GradedTest, Outcome, Phase, PolicyPhase,
+    RecordError, Required, Role, TaskFacts, TestCounts, Usage,
+};
+pub use report::{
+    CaseRun, Evidence, Progress, Report, ReportError, TestResult, TestStatus, outputs_equal, parse,
+    parse_stdio,
+};
+pub use score::{Component, Score, score};
+pub use spec::{RewardError, RewardSpec};

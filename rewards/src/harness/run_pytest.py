@@ -1,7 +1,7 @@
 """Runs pytest and reports each test to the host, without a word on stdout that counts.
 
 Started as `python3 -P -s -B run_pytest.py ARGS`. stdin: the nonce. fd 3: JSON lines for the host:
-start with the collected ids, one test event per test, end. A run that ends early has no end event,
+alive, start with the collected ids, one test event per test, end. A run that ends early has no end event,
 and a report that contradicts what a test really raised is a conflict event.
 
 The code under test shares this process: a determined attacker can forge events (guarded mode).
@@ -78,6 +78,7 @@ class Reporter:
 
 def main():
     reporter = Reporter()
+    reporter.event("alive", nonce=NONCE)  # from here on the submission's code may run
     options = ["-c", "/dev/null", "--rootdir", os.getcwd(), "--confcutdir", os.getcwd()]
     options += ["-p", "no:cacheprovider", "--tb=short", "-q", "--no-header", "--color=no"]
     code = int(pytest.main(options + sys.argv[1:], plugins=[reporter]))

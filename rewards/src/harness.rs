@@ -1,0 +1,14 @@
+//! The Python programs that run inside sandboxes and write the reports which [`parse`](crate::parse)
+//! reads. Each says at its top what it reads and writes.
+
+/// `/assay/run_pytest.py`: runs pytest and reports each test.
+pub const PYTEST_RUNNER: &str = include_str!("harness/run_pytest.py");
+
+/// `/assay/grader.py`: runs the hidden tests of a function task.
+pub const GRADER: &str = include_str!("harness/grader.py");
+
+/// `/assay/subject.py`: holds the submission of a sealed function task and answers calls to it.
+pub const SUBJECT: &str = include_str!("harness/subject.py");
+
+/// `/assay/wire.py`: the values and frames between grader and subject; both need it.
+pub const WIRE: &str = include_str!("harness/wire.py");

@@ -1,0 +1,230 @@
+//! What an execution reported about its tests. The bytes are hostile.
+
+mod events;
+mod stdio;
+
+use assay_repos::{Flag, ReportKind};
+use assay_sandbox::{Execution, LimitKind, Termination};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use events::bounded_id;
+pub use stdio::{CaseRun, outputs_equal, parse_stdio};
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestStatus {
+    /// It passed.
+    Passed,
+    /// An assertion of its own failed, or its output is wrong.
+    Failed,
+    /// Something else broke: set-up, tear-down, the program.
+    Error,
+    /// It was skipped.
+    Skipped,
+    /// It failed, as was expected of it. Counts as a pass.
+    Xfailed,
+    /// It passed and was expected to fail. Counts as no pass.
+    Xpassed,
+    /// A time limit ended it.
+    Timeout,
+    /// It was collected or required, and there is no result that counts.
+    Missing,
+}
+
+impl TestStatus {
+    /// Whether it is a pass.
+    #[must_use]
+    pub fn passes(self) -> bool {
+        matches!(self, Self::Passed | Self::Xfailed)
+    }
+
+    /// Whether it is no regression of a test that passed before: a pass or a skip.
+    #[must_use]
+    pub fn keeps(self) -> bool {
+        self.passes() || self == Self::Skipped
+    }
+
+    /// Whether the test came to a result of its own.
+    #[must_use]
+    pub fn ran(self) -> bool {
+        !matches!(self, Self::Skipped | Self::Missing)
+    }
+
+    /// Returns the word that reports and lock files use: `passed`, ...
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Error => "error",
+            Self::Skipped => "skipped",
+            Self::Xfailed => "xfailed",
+            Self::Xpassed => "xpassed",
+            Self::Timeout => "timeout",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// One test of a report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestResult {
+    /// Its id: a pytest node id, a function's name, a case's name. At most 1 KiB.
+    pub id: String,
+    /// How it ended.
+    pub status: TestStatus,
+    /// How long it took, in seconds; finite and not negative.
+    pub duration_s: Option<f64>,
+    /// What it said. At most 2 KiB, without control characters but newline and tab.
+    pub message: Option<String>,
+}
+
+/// How far a runner got, by its own report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Progress {
+    /// Not a word with the right nonce.
+    Silent,
+    /// It runs, and has not collected tests yet.
+    Alive,
+    /// It collected tests.
+    Started,
+    /// It reported its end, and nothing contradicts that.
+    Ended,
+}
+
+/// What an execution reported, made consistent: statuses here can be counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Collected tests in their order, each once. Without a reliable end no test has passed.
+    pub tests: Vec<TestResult>,
+    /// How far the runner got.
+    pub progress: Progress,
+    /// Contradictions and oddities. Tampering where code under test shared the runner's process.
+    pub flags: Vec<Flag>,
+    /// A contradiction in a report that only our own code could write: our defect.
+    pub defect: Option<String>,
+}
+
+/// One process that ran a check.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// What is left of the runner, the grader or the command itself. Its first collected channel
+    /// is the report.
+    pub execution: &'a Execution,
+    /// What the runner was given as the first line of its stdin. Never empty.
+    pub nonce: &'a str,
+    /// The submission's own process in a sealed function check; absent elsewhere.
+    pub subject: Option<&'a Execution>,
+}
+
+/// Why there is no [`Report`]: the caller's mistake, never the submission's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportError {
+    /// The kind is read by another function.
+    #[error("`{0}` reports are not read from one execution; use parse_stdio")]
+    Unsupported(ReportKind),
+    /// The command had no collected channel.
+    #[error("the execution has no collected channel to read a `{0}` report from")]
+    NoChannel(ReportKind),
+    /// There is nothing to tell our runner's report by.
+    #[error("the nonce of a `{0}` report is empty")]
+    NoNonce(ReportKind),
+}
+
+/// Most bytes of a test's id. A longer one is cut and gets a digest, so that two stay two.
+pub(crate) const MAX_ID: usize = 1024;
+/// Most bytes of a test's message.
+pub(crate) const MAX_MESSAGE: usize = 2048;
+
+/// Reads the report of one execution.
+///
+/// # Errors
+///
+/// [`ReportError`] when the caller asks for what can't be. Whatever the bytes are, they are no
+/// error: they make a report in which nothing passed.
+pub fn parse(kind: ReportKind, evidence: &Evidence<'_>) -> Result<Report, ReportError> {
+    match kind {
+        ReportKind::Pytest | ReportKind::Function => {
+            let channel = evidence.execution.channels.first().ok_or(ReportError::NoChannel(kind))?;
+            if evidence.nonce.is_empty() {
+                return Err(ReportError::NoNonce(kind));
+            }
+            let sealed = kind == ReportKind::Function && evidence.subject.is_some();
+            Ok(events::parse(channel, evidence.execution.termination, evidence.nonce, sealed))
+        }
+        ReportKind::Exit => Ok(parse_exit(evidence.execution)),
+        ReportKind::Stdio => Err(ReportError::Unsupported(kind)),
+    }
+}
+
+/// The one test of an `exit` report.
+pub(crate) const EXIT_TEST: &str = "exit";
+
+fn parse_exit(execution: &Execution) -> Report {
+    let status = status_of(execution.termination);
+    let message = (!status.passes()).then(|| {
+        let said = execution.stderr.lossy();
+        let said = tail(said.trim_end(), MAX_MESSAGE / 2);
+        bounded(&format!("{}\n{said}", describe(execution.termination)), MAX_MESSAGE)
+    });
+    Report {
+        tests: vec![TestResult {
+            id: EXIT_TEST.into(),
+            status,
+            duration_s: Some(execution.usage.wall.as_secs_f64()),
+            message,
+        }],
+        progress: Progress::Ended,
+        flags: Vec::new(),
+        defect: None,
+    }
+}
+
+/// What the end of a process says about the one test that it was.
+fn status_of(termination: Termination) -> TestStatus {
+    match termination {
+        Termination::Exited(0) => TestStatus::Passed,
+        Termination::Exited(_) => TestStatus::Failed,
+        Termination::Signaled(_) | Termination::Limit(LimitKind::Memory) => TestStatus::Error,
+        Termination::Limit(LimitKind::Wall | LimitKind::WallStarved | LimitKind::Cpu) => {
+            TestStatus::Timeout
+        }
+    }
+}
+
+/// Says how a process ended, for people.
+pub(crate) fn describe(termination: Termination) -> String {
+    match termination {
+        Termination::Exited(code) => format!("exited with status {code}"),
+        Termination::Signaled(signal) => format!("ended by signal {signal}"),
+        Termination::Limit(LimitKind::Wall) => "went over the wall-clock limit".into(),
+        Termination::Limit(LimitKind::WallStarved) => {
+            "went over the wall-clock limit while the machine had no CPU time for it".into()
+        }
+        Termination::Limit(LimitKind::Cpu) => "went over the CPU time limit".into(),
+        Termination::Limit(LimitKind::Memory) => "went over the memory limit".into(),
+    }
+}
+
+/// Returns at most `max` bytes of `text`, control characters but newline and tab replaced.
+pub(crate) fn bounded(text: &str, max: usize) -> String {
+    let clean = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    let mut out = String::with_capacity(text.len().min(max));
+    for c in text.chars().map(clean) {
+        if out.len() + c.len_utf8() > max {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// Returns at most the last `max` bytes of `text`.
+pub(crate) fn tail(text: &str, max: usize) -> &str {
+    let mut start = text.len().saturating_sub(max);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
+}
