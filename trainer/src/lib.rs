@@ -5,12 +5,23 @@
 //! here knows sandboxes; the world is `assay.v1` and nothing else.
 
 pub mod advantage;
+mod attention;
+pub mod batch;
 pub mod config;
 pub mod embedded;
 pub mod environment;
+pub mod gguf;
+pub mod learner;
 pub mod loss;
+pub mod metrics;
+pub mod model;
 pub mod optim;
 pub mod pack;
 pub mod rng;
+pub mod score;
 pub mod service;
 pub mod stats;
+pub mod stop;
+pub mod tokenizer;
+pub mod toy;
+pub mod weights;
