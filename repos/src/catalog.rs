@@ -2,17 +2,27 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt, fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::{Language, Split, SubmissionKind, Task, TaskId};
+use crate::{
+    Language, Package, Split, SubmissionKind, Task, TaskId,
+    manifest::{Context, read_package, read_task},
+};
+
+/// The catalog of the clone that this was built from.
+pub const SOURCE_CATALOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/catalog");
+
+/// How deep below a root task directories are looked for.
+const MAX_DEPTH: usize = 6;
 
 /// The tasks below some roots.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     tasks: BTreeMap<TaskId, Arc<Task>>,
+    packages: BTreeMap<String, Arc<Package>>,
     problems: Vec<LoadProblem>,
 }
 
@@ -55,8 +65,75 @@ impl Catalog {
     /// others. `cache` is where fetched releases lie and are unpacked.
     #[must_use]
     pub fn load(roots: &[PathBuf], cache: &Path) -> Self {
-        let _ = (roots, cache);
-        Self::default()
+        let mut catalog = Self::default();
+        let mut tasks = Vec::new();
+        for root in roots {
+            catalog.find(root, &mut tasks, cache);
+        }
+        let mut taken = BTreeMap::new();
+        for dir in tasks {
+            let context = Context { packages: &catalog.packages, taken: &taken };
+            match read_task(&dir, &context) {
+                Ok(task) => {
+                    taken.insert(task.id.clone(), dir.join("task.toml"));
+                    catalog.tasks.insert(task.id.clone(), Arc::new(task));
+                }
+                Err(problems) => catalog.problems.extend(problems),
+            }
+        }
+        catalog.problems.sort();
+        catalog
+    }
+
+    /// Finds the task directories below `root`, in order, and reads its packages.
+    fn find(&mut self, root: &Path, tasks: &mut Vec<PathBuf>, cache: &Path) {
+        let mut open = vec![(root.to_owned(), 0)];
+        while let Some((dir, depth)) = open.pop() {
+            if dir.join("task.toml").is_file() {
+                tasks.push(dir);
+                continue;
+            }
+            if depth > 0 && dir.join("repository.toml").is_file() {
+                self.add_package(&dir.join("repository.toml"), cache);
+                continue;
+            }
+            let below = match fs::read_dir(&dir) {
+                Ok(below) => below.filter_map(Result::ok),
+                Err(error) => {
+                    let message = format!("cannot be listed: {error}");
+                    self.problems.push(LoadProblem { file: dir, line: None, message });
+                    continue;
+                }
+            };
+            // A link is no directory here, so nothing leads out of the root or round in circles.
+            let mut folders: Vec<_> = below
+                .filter(|item| item.file_type().is_ok_and(|kind| kind.is_dir()))
+                .filter(|item| !item.file_name().as_encoded_bytes().starts_with(b"."))
+                .map(|item| (item.path(), depth + 1))
+                .collect();
+            if depth >= MAX_DEPTH {
+                continue;
+            }
+            // The stack gives the last one first.
+            folders.sort_by(|a, b| b.cmp(a));
+            open.extend(folders);
+        }
+    }
+
+    fn add_package(&mut self, file: &Path, cache: &Path) {
+        match read_package(file, cache) {
+            Ok(package) => {
+                let name = format!("{}@{}", package.name, package.version);
+                self.packages.entry(name).or_insert_with(|| Arc::new(package));
+            }
+            Err(problems) => self.problems.extend(problems),
+        }
+    }
+
+    /// Returns the released packages, by `name@version`.
+    #[must_use]
+    pub fn packages(&self) -> &BTreeMap<String, Arc<Package>> {
+        &self.packages
     }
 
     /// Returns the tasks in order of their ids.

@@ -7,19 +7,24 @@
 
 mod digest;
 mod id;
-
-mod task;
+mod tree;
 
 mod catalog;
+mod manifest;
+mod prompt;
+mod task;
 
 mod source;
-
-mod submission;
+mod unpack;
 
 mod apply;
+mod deny;
+mod extract;
+mod patch;
+mod submission;
 
 pub use apply::{ApplyError, apply};
-pub use catalog::{Catalog, LoadProblem, TaskFilter};
+pub use catalog::{Catalog, LoadProblem, SOURCE_CATALOG, TaskFilter};
 pub use digest::{Digest, DigestBuilder, InvalidDigest};
 pub use id::{InvalidTaskId, TaskId};
 pub use source::{Change, Package, Revision, Source, SourceError};

@@ -2,12 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::Digest;
+use crate::{
+    ApplyError, Digest, Rejection,
+    patch::{self, Tree},
+    tree, unpack,
+};
 
 /// The code that a task is about.
 #[derive(Clone, Debug)]
@@ -33,6 +38,10 @@ pub struct Package {
     pub digest: Digest,
     /// Its licence, as an SPDX expression.
     pub license: String,
+    /// Where its tasks' checks run, unless they say otherwise.
+    pub image: String,
+    /// The command that runs its whole test suite: a hint for who makes tasks.
+    pub test: Vec<String>,
     /// Where the source distribution lies once it is fetched.
     pub archive: PathBuf,
     /// Where it is unpacked at first use.
@@ -111,6 +120,49 @@ pub enum SourceError {
     },
 }
 
+/// Where fetched and unpacked releases lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache(PathBuf);
+
+impl Cache {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self(root.to_owned())
+    }
+
+    /// The source distribution of this file name.
+    pub(crate) fn sdist(&self, name: &str) -> PathBuf {
+        self.0.join("data/sdists").join(name)
+    }
+
+    /// The tree that is unpacked from the source distribution of this digest.
+    pub(crate) fn tree(&self, digest: &Digest) -> PathBuf {
+        self.0.join("revisions").join(digest.hex())
+    }
+}
+
+/// What is at a path of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Node {
+    File {
+        content: Arc<[u8]>,
+        executable: bool,
+    },
+    Dir,
+    /// A symbolic link or special file, or something below one: never read.
+    Other,
+    Missing,
+}
+
+impl Package {
+    /// Unpacks the release, unless that was done before.
+    pub(crate) fn unpacked(&self) -> Result<&Path, SourceError> {
+        if !self.tree.is_dir() {
+            unpack::unpack(self)?;
+        }
+        Ok(&self.tree)
+    }
+}
+
 impl Revision {
     /// Returns a revision that holds nothing.
     #[must_use]
@@ -118,8 +170,179 @@ impl Revision {
         Self { base: None, changes: Arc::default(), digest: Digest::of("empty") }
     }
 
-    /// Returns the cache folder for unpacked releases.
-    pub(crate) fn folder(cache: &Path) -> PathBuf {
-        cache.join("revisions")
+    /// Makes the tree of a task: the release without the task's gold patch, or the task's own
+    /// directory.
+    pub(crate) fn of(source: &Source, dir: &Path) -> Result<Self, SourceError> {
+        let plain = match &source.package {
+            Some(package) => Self {
+                base: Some(Arc::new(package.unpacked()?.to_owned())),
+                changes: Arc::default(),
+                digest: package.digest.clone(),
+            },
+            None => Self::of_dir(&dir.join(&source.repository))?,
+        };
+        let Some(revert) = &source.revert else { return Ok(plain) };
+        let path = dir.join(revert);
+        let text = fs::read_to_string(&path).map_err(|source| SourceError::Io {
+            what: "cannot read",
+            path: path.clone(),
+            source,
+        })?;
+        let mut tree = Tree::new(&plain);
+        let broken = |rejection: Rejection| SourceError::Revert {
+            path: path.clone(),
+            what: format!("can't be taken out of {}: {}", source.repository, rejection.detail),
+        };
+        let patches = patch::parse(&text).map_err(broken)?;
+        for patch in patches.into_iter().rev() {
+            tree.patch(&patch.reversed().map_err(broken)?).map_err(|error| match error {
+                ApplyError::Rejected(rejection) => broken(rejection),
+                ApplyError::Source(error) => error,
+            })?;
+        }
+        Ok(Self::with(plain.base.clone(), &plain.digest, tree.into_effective()?))
     }
+
+    fn of_dir(dir: &Path) -> Result<Self, SourceError> {
+        let trouble = |(path, source)| SourceError::Io { what: "cannot read", path, source };
+        let mut changes = BTreeMap::new();
+        for entry in tree::walk(dir).map_err(trouble)? {
+            let path = dir.join(&entry.path);
+            let content = fs::read(&path).map_err(|source| trouble((path, source)))?.into();
+            changes.insert(entry.path, Change::File { content, executable: entry.executable });
+        }
+        Ok(Self::with(None, &Digest::of("empty"), changes))
+    }
+
+    fn with(
+        base: Option<Arc<PathBuf>>,
+        below: &Digest,
+        changes: BTreeMap<PathBuf, Change>,
+    ) -> Self {
+        let mut builder = Digest::builder().part(below.as_str());
+        push_changes(&mut builder, &changes);
+        Self { base, changes: Arc::new(changes), digest: builder.finish() }
+    }
+
+    /// Returns what is at `path`, which must be plain.
+    pub(crate) fn node(&self, path: &Path) -> Result<Node, SourceError> {
+        if let Some(node) = node_of(&self.changes, path) {
+            return Ok(node);
+        }
+        let Some(base) = &self.base else { return Ok(Node::Missing) };
+        let mut at = base.as_path().to_owned();
+        let mut facts = None;
+        for part in path.components() {
+            at.push(part);
+            match fs::symlink_metadata(&at) {
+                Ok(found) if found.is_symlink() => return Ok(Node::Other),
+                Ok(found) => facts = Some(found),
+                Err(error) if is_absent(&error) && base.is_dir() => return Ok(Node::Missing),
+                Err(source) => {
+                    return Err(SourceError::Io { what: "cannot read", path: at, source });
+                }
+            }
+        }
+        match facts {
+            Some(facts) if facts.is_file() => {
+                let content = fs::read(&at).map_err(|source| SourceError::Io {
+                    what: "cannot read",
+                    path: at,
+                    source,
+                })?;
+                let executable = facts.permissions().mode() & 0o100 != 0;
+                Ok(Node::File { content: content.into(), executable })
+            }
+            Some(facts) if !facts.is_dir() => Ok(Node::Other),
+            _ => Ok(Node::Dir),
+        }
+    }
+
+    /// Returns the paths of all files, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the unpacked release can't be read.
+    pub fn files(&self) -> Result<Vec<PathBuf>, SourceError> {
+        let mut paths = std::collections::BTreeSet::new();
+        if let Some(base) = &self.base {
+            let entries = tree::walk(base).map_err(|(path, source)| SourceError::Io {
+                what: "cannot read",
+                path,
+                source,
+            })?;
+            paths.extend(entries.into_iter().map(|entry| entry.path));
+        }
+        for (path, change) in self.changes.iter() {
+            match change {
+                Change::File { .. } => {
+                    paths.insert(path.clone());
+                }
+                Change::Absent => paths.retain(|below| !below.starts_with(path)),
+            }
+        }
+        Ok(paths.into_iter().collect())
+    }
+
+    /// Returns the content of the file at `path`, and whether it is executable.
+    ///
+    /// # Errors
+    ///
+    /// When the unpacked release can't be read.
+    pub fn read(&self, path: &Path) -> Result<Option<(Arc<[u8]>, bool)>, SourceError> {
+        if !tree::is_plain(path) {
+            return Ok(None);
+        }
+        Ok(match self.node(path)? {
+            Node::File { content, executable } => Some((content, executable)),
+            _ => None,
+        })
+    }
+}
+
+/// Returns what `changes` alone say of `path`; nothing when they don't speak of it.
+pub(crate) fn node_of(changes: &BTreeMap<PathBuf, Change>, path: &Path) -> Option<Node> {
+    match changes.get(path) {
+        Some(Change::File { content, executable }) => {
+            return Some(Node::File { content: content.clone(), executable: *executable });
+        }
+        // Something new may lie below what was deleted first.
+        Some(Change::Absent) if !has_file_below(changes, path) => return Some(Node::Missing),
+        _ => {}
+    }
+    if has_file_below(changes, path) {
+        return Some(Node::Dir);
+    }
+    let mut above = path.ancestors().skip(1);
+    above.find_map(|folder| match changes.get(folder) {
+        Some(_) => Some(Node::Missing),
+        None => None,
+    })
+}
+
+fn has_file_below(changes: &BTreeMap<PathBuf, Change>, path: &Path) -> bool {
+    changes
+        .range::<Path, _>((std::ops::Bound::Excluded(path), std::ops::Bound::Unbounded))
+        .take_while(|(below, _)| below.starts_with(path))
+        .any(|(_, change)| matches!(change, Change::File { .. }))
+}
+
+pub(crate) fn push_changes(
+    builder: &mut crate::DigestBuilder,
+    changes: &BTreeMap<PathBuf, Change>,
+) {
+    for (path, change) in changes {
+        builder.push(path.as_os_str().as_encoded_bytes());
+        match change {
+            Change::File { content, executable } => {
+                builder.push(if *executable { "x" } else { "-" });
+                builder.push(content);
+            }
+            Change::Absent => builder.push("absent"),
+        }
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

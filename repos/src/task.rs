@@ -4,13 +4,15 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use globset::GlobSet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Change, Digest, Revision, Source, SourceError, Submission, TaskId};
+use crate::{
+    Change, Digest, Revision, Source, SourceError, Submission, TaskId, deny, prompt, tree,
+};
 
 /// A task directory that was read and found valid.
 #[derive(Clone, Debug)]
@@ -49,6 +51,7 @@ pub struct Task {
     pub lock: Option<Lock>,
     /// The task directory.
     pub dir: PathBuf,
+    pub(crate) memo: Memo,
 }
 
 /// What a task may be used for.
@@ -367,6 +370,16 @@ pub enum TaskError {
     Source(#[from] SourceError),
 }
 
+/// What a task's directory and release gave, read once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memo(Arc<MemoParts>);
+
+#[derive(Debug, Default)]
+struct MemoParts {
+    revision: OnceLock<Revision>,
+    overlay: OnceLock<Arc<BTreeMap<PathBuf, Change>>>,
+}
+
 impl Task {
     /// Returns what the policy is asked, the same for everybody.
     ///
@@ -374,10 +387,30 @@ impl Task {
     ///
     /// When the problem can't be read, or the context's revision is not there.
     pub fn messages(&self) -> Result<Vec<ChatMessage>, TaskError> {
-        let path = self.dir.join(&self.prompt.template);
-        let content =
-            fs::read_to_string(&path).map_err(|source| TaskError::Read { path, source })?;
-        Ok(vec![ChatMessage { role: "user".into(), content }])
+        prompt::messages(self)
+    }
+
+    /// Returns the digest of [`messages`](Self::messages).
+    ///
+    /// # Errors
+    ///
+    /// As for `messages`.
+    pub fn prompt_digest(&self) -> Result<Digest, TaskError> {
+        Ok(prompt::digest(&self.messages()?))
+    }
+
+    /// Returns whether everything it needs was fetched; reads nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::NotFetched`] says what to do.
+    pub fn available(&self) -> Result<(), SourceError> {
+        match self.source.as_ref().and_then(|source| source.package.as_ref()) {
+            Some(package) if !package.archive.is_file() && !package.tree.is_dir() => {
+                Err(SourceError::NotFetched { archive: package.archive.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the submission that solves it.
@@ -387,8 +420,7 @@ impl Task {
     /// When `private/` doesn't hold it.
     pub fn gold(&self) -> Result<Submission, TaskError> {
         let text = |name: &str| {
-            let bytes = self.private_file(name)?;
-            String::from_utf8(bytes).map_err(|_| TaskError::Content {
+            String::from_utf8(self.private_file(name)?).map_err(|_| TaskError::Content {
                 path: self.dir.join("private").join(name),
                 what: "is not UTF-8".into(),
             })
@@ -398,7 +430,7 @@ impl Task {
                 Submission::Patch(text("gold.patch")?)
             }
             SubmissionKind::Function | SubmissionKind::Program => {
-                Submission::Source(text("gold.py")?)
+                Submission::Source(text(&format!("gold.{}", self.language.extension()))?)
             }
         })
     }
@@ -424,8 +456,27 @@ impl Task {
         fs::read(&path).map_err(|source| TaskError::Read { path, source })
     }
 
+    /// Returns the tests that `check` must keep.
+    ///
+    /// # Errors
+    ///
+    /// When they stand in `private/expected.lock.json`, which is not there.
+    pub fn kept_tests(&self, check: &Check) -> Result<Vec<String>, TaskError> {
+        match (&check.must_keep, &self.lock) {
+            (MustKeep::Nothing, _) => Ok(Vec::new()),
+            (MustKeep::Tests(tests), _) => Ok(tests.clone()),
+            (MustKeep::Lock, Some(lock)) if lock.checks.contains_key(&check.id) => {
+                Ok(lock.kept(&check.id))
+            }
+            (MustKeep::Lock, _) => Err(TaskError::Content {
+                path: self.dir.join("private/expected.lock.json"),
+                what: format!("has no check `{}`; run `assay task validate {}`", check.id, self.id),
+            }),
+        }
+    }
+
     /// Returns the files that go on last, over revision and submission: the revision's own tests
-    /// and `private/tests/`.
+    /// and runner configuration, then `private/tests/`, which mirrors the work tree.
     ///
     /// # Errors
     ///
@@ -433,18 +484,55 @@ impl Task {
     pub fn trusted_overlay(
         &self,
         revision: &Revision,
-    ) -> Result<BTreeMap<PathBuf, Change>, TaskError> {
-        let _ = (revision, Arc::<[u8]>::from([]));
-        Ok(BTreeMap::new())
+    ) -> Result<Arc<BTreeMap<PathBuf, Change>>, TaskError> {
+        if let Some(overlay) = self.memo.0.overlay.get() {
+            return Ok(overlay.clone());
+        }
+        let mut overlay = BTreeMap::new();
+        if self.source.is_some() {
+            for path in revision.files()? {
+                if (self.tests.is_match(&path) || deny::configures_runner(&path))
+                    && let Some((content, executable)) = revision.read(&path)?
+                {
+                    overlay.insert(path, Change::File { content, executable });
+                }
+            }
+        }
+        let hidden = self.dir.join("private/tests");
+        if hidden.is_dir() {
+            let trouble = |(path, source)| TaskError::Read { path, source };
+            for entry in tree::walk(&hidden).map_err(trouble)? {
+                let content = self.private_file(Path::new("tests").join(&entry.path))?.into();
+                overlay.insert(entry.path, Change::File { content, executable: entry.executable });
+            }
+        }
+        Ok(self.memo.0.overlay.get_or_init(|| Arc::new(overlay)).clone())
     }
 
     /// Returns the runs of a program and what they should print, in order of their names.
     ///
     /// # Errors
     ///
-    /// When a case has no `.in` or no `.out`, or can't be read.
+    /// When a case has no `.out`, or can't be read.
     pub fn stdio_cases(&self) -> Result<Vec<StdioCase>, TaskError> {
-        Ok(Vec::new())
+        let dir = self.dir.join("private/cases");
+        if !dir.is_dir() {
+            return Ok(Vec::new());
+        }
+        let files = tree::walk(&dir).map_err(|(path, source)| TaskError::Read { path, source })?;
+        let inputs = files.iter().filter(|entry| entry.path.extension().is_some_and(|e| e == "in"));
+        inputs
+            .map(|entry| {
+                let read = |ending| {
+                    self.private_file(Path::new("cases").join(entry.path.with_extension(ending)))
+                };
+                Ok(StdioCase {
+                    name: entry.path.with_extension("").to_string_lossy().into_owned(),
+                    input: read("in")?,
+                    expected: read("out")?,
+                })
+            })
+            .collect()
     }
 
     /// Returns the tree that submissions are applied to; unpacks the release at first use.
@@ -453,6 +541,29 @@ impl Task {
     ///
     /// When the release was not fetched, or is not the pinned one.
     pub fn revision(&self) -> Result<Revision, SourceError> {
-        Ok(Revision::empty())
+        let Some(source) = &self.source else { return Ok(Revision::empty()) };
+        if let Some(revision) = self.memo.0.revision.get() {
+            return Ok(revision.clone());
+        }
+        let revision = Revision::of(source, &self.dir)?;
+        Ok(self.memo.0.revision.get_or_init(|| revision).clone())
+    }
+}
+
+impl Language {
+    /// Returns the usual ending of its files, without the dot.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Python => "py",
+            Self::Rust => "rs",
+            Self::Go => "go",
+            Self::Javascript => "js",
+            Self::Typescript => "ts",
+            Self::Java => "java",
+            Self::C => "c",
+            Self::Cpp => "cpp",
+            Self::Shell => "sh",
+        }
     }
 }

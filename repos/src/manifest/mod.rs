@@ -1,0 +1,8 @@
+//! Reads `task.toml` and `repository.toml`.
+
+mod fields;
+mod package;
+mod task;
+
+pub(crate) use package::read_package;
+pub(crate) use task::{Context, read_task};

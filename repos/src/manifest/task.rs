@@ -1,0 +1,535 @@
+//! `task.toml`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use super::fields::{At, Document, Fields, suggestion};
+use crate::{
+    Check, DenyAction, Extract, Language, LoadProblem, Lock, Mode, MustKeep, Package, Prompt,
+    ReportKind, Source, Split, SubmissionKind, SubmissionRule, Task, TaskId, TaskLimits,
+    task::Memo, tree,
+};
+
+/// What a task may refer to.
+pub(crate) struct Context<'a> {
+    /// Released packages, by `name@version`.
+    pub(crate) packages: &'a BTreeMap<String, Arc<Package>>,
+    /// Ids that are taken, with the files that took them.
+    pub(crate) taken: &'a BTreeMap<TaskId, PathBuf>,
+}
+
+/// Reads the task directory `dir`, or says everything that is wrong with it.
+pub(crate) fn read_task(dir: &Path, context: &Context<'_>) -> Result<Task, Vec<LoadProblem>> {
+    let file = dir.join("task.toml");
+    let trouble = |file: PathBuf, error: std::io::Error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::InvalidData => "is not UTF-8".into(),
+            _ => error.to_string(),
+        };
+        vec![LoadProblem { file, line: None, message }]
+    };
+    let text = fs::read_to_string(&file).map_err(|error| trouble(file.clone(), error))?;
+    let digest = tree::digest(dir).map_err(|(file, error)| trouble(file, error))?;
+    let lock = read_lock(dir)?;
+
+    let document = Document::new(&file, &text);
+    let task = document.parse().and_then(|top| {
+        let reader = Reader { dir, context, document: &document };
+        reader.task(Fields::top(&document, &top), digest, lock)
+    });
+    let problems = document.into_problems();
+    task.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+/// Checks the format's version.
+pub(super) fn schema(top: &mut Fields<'_>) {
+    if let Some(schema) = top.count("schema", u64::MAX)
+        && schema.value != 1
+    {
+        top.problem(&schema.span, format!("`schema` is {}: this version reads 1", schema.value));
+    }
+}
+
+fn read_lock(dir: &Path) -> Result<Option<Lock>, Vec<LoadProblem>> {
+    let file = dir.join("private/expected.lock.json");
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(vec![LoadProblem { file, line: None, message: error.to_string() }]);
+        }
+    };
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        let message = format!("not a lock file: {error}; `assay task validate` writes it anew");
+        vec![LoadProblem { file, line: Some(error.line() as u32), message }]
+    })
+}
+
+struct Reader<'a> {
+    dir: &'a Path,
+    context: &'a Context<'a>,
+    document: &'a Document<'a>,
+}
+
+impl Reader<'_> {
+    fn problem(&self, span: &Range<usize>, message: impl Into<String>) {
+        self.document.problem(span, message);
+    }
+
+    fn task(&self, mut top: Fields<'_>, digest: crate::Digest, lock: Option<Lock>) -> Option<Task> {
+        schema(&mut top);
+        let id = top.required_text("id").and_then(|id| self.id(&id));
+        let set = top.text("set").map(|set| set.value.to_owned());
+        let splits = [Split::Train, Split::HeldOut];
+        let split = top.word("split", &splits, Split::as_str).map_or(Split::None, |at| at.value);
+        let language = top.word("language", Language::ALL, Language::as_str);
+        let tags = top.texts("tags").unwrap_or_default();
+        let tags = tags.iter().map(|tag| tag.value.to_owned()).collect();
+        let image = top.text("image").and_then(|image| self.image(&image));
+        let workdir = top.text("workdir").and_then(|workdir| self.workdir(&workdir));
+        let mode = top.word("mode", Mode::ALL, Mode::as_str);
+        let (source, tests) = match top.table("source") {
+            Some(fields) => {
+                let (source, tests) = self.source(fields);
+                (Some(source), tests)
+            }
+            None => (None, GlobSet::empty()),
+        };
+        let prompt = top.table("prompt");
+        let prompt = self.prompt(prompt, &top);
+        let submission = match top.table("submission") {
+            Some(fields) => self.submission(fields, source.is_some()),
+            None => {
+                self.problem(top.span(), "the file has no `[submission]`: add it with a `kind`");
+                None
+            }
+        };
+        let limits = top.table("limits").map_or_else(TaskLimits::default, limits);
+        let checks = top.tables("check");
+        let kind = submission.as_ref().map(|submission| submission.kind);
+        let checks = self.checks(checks, &top, kind);
+        let mode = self.mode(mode, &checks);
+        top.finish();
+
+        let id = id?;
+        Some(Task {
+            set: set.unwrap_or_else(|| id.prefix().to_owned()),
+            id,
+            split,
+            language: language.map_or(Language::Python, |at| at.value),
+            tags,
+            image: image.unwrap_or_else(|| "python".into()),
+            workdir: workdir.unwrap_or_else(|| "/workspace".into()),
+            source: source.flatten(),
+            prompt: prompt?,
+            submission: submission?,
+            limits,
+            checks,
+            tests,
+            digest,
+            mode,
+            lock,
+            dir: self.dir.to_owned(),
+            memo: Memo::default(),
+        })
+    }
+
+    fn id(&self, text: &At<&str>) -> Option<TaskId> {
+        let id: TaskId = match text.value.parse() {
+            Ok(id) => id,
+            Err(error) => {
+                self.problem(&text.span, format!("`id` is {error}"));
+                return None;
+            }
+        };
+        if let Some(first) = self.context.taken.get(&id) {
+            let first = first.display();
+            self.problem(&text.span, format!("`id` is `{id}`, which {first} has already"));
+        }
+        Some(id)
+    }
+
+    fn image(&self, text: &At<&str>) -> Option<String> {
+        let docker = text.value.strip_prefix("docker:").is_some_and(|name| {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+            name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)
+        });
+        if docker || text.value == "python" {
+            return Some(text.value.to_owned());
+        }
+        self.problem(&text.span, format!("`image` is `{}`: `python` or `docker:NAME`", text.value));
+        None
+    }
+
+    fn workdir(&self, text: &At<&str>) -> Option<PathBuf> {
+        let below = text.value.strip_prefix('/').unwrap_or_default();
+        if tree::plain_path(below).is_err() {
+            self.problem(&text.span, "`workdir` must be an absolute path without `..`");
+            return None;
+        }
+        Some(PathBuf::from(text.value))
+    }
+
+    /// Checks that `path` names a regular file of the task directory.
+    fn own_file(&self, key: &str, path: &At<PathBuf>) {
+        let files = tree::walk(self.dir).unwrap_or_default();
+        if files.iter().any(|entry| entry.path == path.value) {
+            return;
+        }
+        let path_text = path.value.to_string_lossy();
+        let help = suggestion(&path_text, files.iter().filter_map(|entry| entry.path.to_str()));
+        let message = format!("`{key}` is `{path_text}`: no such file in the task directory{help}");
+        self.problem(&path.span, message);
+    }
+
+    /// Returns the source, and which of its files are tests.
+    fn source(&self, mut fields: Fields<'_>) -> (Option<Source>, GlobSet) {
+        let repository = fields.required_text("repository");
+        let revert = fields.path("revert");
+        if let Some(revert) = &revert {
+            self.own_file("revert", revert);
+        }
+        let tests = fields.globs("tests").unwrap_or_default();
+        let source = repository.and_then(|repository| {
+            let package = self.package(&repository)?;
+            let revert = revert.map(|at| at.value);
+            Some(Source { repository: repository.value.to_owned(), package, revert })
+        });
+        fields.finish();
+        (source, glob_set(&tests))
+    }
+
+    /// Resolves `name@version` or `./directory`.
+    fn package(&self, text: &At<&str>) -> Option<Option<Arc<Package>>> {
+        if let Some(below) = text.value.strip_prefix("./") {
+            let is_dir = tree::plain_path(below).is_ok_and(|path| {
+                fs::symlink_metadata(self.dir.join(path)).is_ok_and(|facts| facts.is_dir())
+            });
+            if !is_dir {
+                let message = format!(
+                    "`repository` is `{}`: no such directory inside the task directory",
+                    text.value
+                );
+                self.problem(&text.span, message);
+                return None;
+            }
+            return Some(None);
+        }
+        if let Some(package) = self.context.packages.get(text.value) {
+            return Some(Some(package.clone()));
+        }
+        let help = suggestion(text.value, self.context.packages.keys().map(String::as_str));
+        let message =
+            format!("`repository` is `{}`: no such package in the catalog{help}", text.value);
+        self.problem(&text.span, message);
+        None
+    }
+
+    fn prompt(&self, fields: Option<Fields<'_>>, top: &Fields<'_>) -> Option<Prompt> {
+        let Some(mut fields) = fields else {
+            self.problem(top.span(), "the file has no `[prompt]`: add it with a `template`");
+            return None;
+        };
+        fields.require("template");
+        let template = fields.path("template");
+        if let Some(template) = &template {
+            self.own_file("template", template);
+            if template.value.starts_with("private") {
+                self.problem(&template.span, "`template` lies in private/, which no policy sees");
+            }
+        }
+        let context = fields.paths("context").unwrap_or_default();
+        let context = context.into_iter().map(|at| at.value).collect();
+        fields.finish();
+        Some(Prompt { template: template?.value, context })
+    }
+
+    fn submission(&self, mut fields: Fields<'_>, has_source: bool) -> Option<SubmissionRule> {
+        fields.require("kind");
+        let kind = fields.word("kind", SubmissionKind::ALL, SubmissionKind::as_str);
+        let extract = fields.word("extract", Extract::ALL, Extract::as_str);
+        let entry = fields.text("entry");
+        let path = fields.path("path");
+        let max_bytes = fields.count("max_bytes", 100_000_000).map_or(1_000_000, |at| at.value);
+        let deny = fields.globs("deny").unwrap_or_default();
+        let deny_action = fields.word("deny_action", DenyAction::ALL, DenyAction::as_str);
+        let span = fields.span().clone();
+        fields.finish();
+
+        let At { value: kind, span: kind_span } = kind?;
+        let on_tree = match kind {
+            SubmissionKind::Patch | SubmissionKind::Files => true,
+            SubmissionKind::Function | SubmissionKind::Program => false,
+            SubmissionKind::Episode => {
+                self.problem(
+                    &kind_span,
+                    "`kind` is `episode`, which this version does not run yet",
+                );
+                return None;
+            }
+        };
+        if on_tree && !has_source {
+            let message =
+                format!("`kind` is `{kind}`, which needs a `[source]` with a `repository`");
+            self.problem(&kind_span, message);
+        }
+        if let Some(entry) = &entry
+            && !is_identifier(entry.value)
+        {
+            self.problem(&entry.span, "`entry` is not the name of a function");
+        }
+        match (&entry, kind == SubmissionKind::Function) {
+            (None, true) => {
+                self.problem(&span, "a function task needs the function's name: `entry`")
+            }
+            (Some(entry), false) => {
+                self.problem(
+                    &entry.span,
+                    format!("`entry` is for `kind = \"function\"`, not `{kind}`"),
+                );
+            }
+            _ => {}
+        }
+        let extract = extract.map(|at| {
+            let fits = match at.value {
+                Extract::Raw | Extract::Fence => true,
+                Extract::Diff | Extract::SearchReplace | Extract::Files => on_tree,
+            };
+            if !fits {
+                let message =
+                    format!("`extract` is `{}`, which gives no {kind}: `raw` or `fence`", at.value);
+                self.problem(&at.span, message);
+            }
+            at.value
+        });
+        let default = match kind {
+            SubmissionKind::Patch => Extract::Diff,
+            SubmissionKind::Files => Extract::Files,
+            _ => Extract::Fence,
+        };
+        let path = match (path, kind) {
+            (Some(at), SubmissionKind::Program) => Some(at.value),
+            (None, SubmissionKind::Program) => Some(PathBuf::from("main.py")),
+            (Some(at), _) => {
+                self.problem(&at.span, format!("`path` is for `kind = \"program\"`, not `{kind}`"));
+                None
+            }
+            (None, _) => None,
+        };
+        Some(SubmissionRule {
+            kind,
+            extract: extract.unwrap_or(default),
+            entry: entry.map(|at| at.value.to_owned()),
+            path,
+            max_bytes,
+            deny_globs: deny.iter().map(|glob| glob.glob().to_owned()).collect(),
+            deny: glob_set(&deny),
+            deny_action: deny_action.map_or(DenyAction::DropAndFlag, |at| at.value),
+        })
+    }
+
+    fn checks(
+        &self,
+        tables: Vec<Fields<'_>>,
+        top: &Fields<'_>,
+        kind: Option<SubmissionKind>,
+    ) -> Vec<Check> {
+        if tables.is_empty() {
+            self.problem(top.span(), "the file has no `[[check]]`: nothing would be run");
+        }
+        let mut ids = BTreeSet::new();
+        let mut checks = Vec::new();
+        for fields in tables {
+            if let Some(check) = self.check(fields, kind, &mut ids) {
+                checks.push(check);
+            }
+        }
+        checks
+    }
+
+    fn check<'f>(
+        &self,
+        mut fields: Fields<'f>,
+        kind: Option<SubmissionKind>,
+        ids: &mut BTreeSet<&'f str>,
+    ) -> Option<Check> {
+        let id = fields.required_text("id");
+        if let Some(id) = &id {
+            if !is_identifier(id.value) {
+                let message = format!("`id` is `{}`: letters, digits and `_` alone", id.value);
+                self.problem(&id.span, message);
+            }
+            if !ids.insert(id.value) {
+                self.problem(&id.span, format!("two checks are called `{}`", id.value));
+            }
+        }
+        let run = fields.texts("run").unwrap_or_default();
+        let report = self.report(&mut fields);
+        let must_pass = fields.texts("must_pass").unwrap_or_default();
+        let mut seen = BTreeSet::new();
+        for test in &must_pass {
+            if !seen.insert(test.value) {
+                self.problem(&test.span, format!("`must_pass` names `{}` twice", test.value));
+            }
+        }
+        let must_keep = match fields.text_or_texts("must_keep") {
+            None => MustKeep::Nothing,
+            Some(Err(tests)) => {
+                MustKeep::Tests(tests.iter().map(|test| test.value.to_owned()).collect())
+            }
+            Some(Ok(word)) if word.value == "lock" => MustKeep::Lock,
+            Some(Ok(word)) => {
+                let message = "`must_keep` is `lock`, which means the passing tests of \
+                               private/expected.lock.json, or a list of tests";
+                self.problem(&word.span, message);
+                MustKeep::Nothing
+            }
+        };
+        let span = fields.span().clone();
+        fields.finish();
+        let report = report?;
+        self.fits(&report, &run, kind, &span);
+        Some(Check {
+            id: id?.value.to_owned(),
+            run: run.iter().map(|word| word.value.to_owned()).collect(),
+            report: report.value,
+            must_pass: must_pass.iter().map(|test| test.value.to_owned()).collect(),
+            must_keep,
+        })
+    }
+
+    fn report(&self, fields: &mut Fields<'_>) -> Option<At<ReportKind>> {
+        const LATER: &[&str] =
+            &["unittest", "junit", "cargo", "nextest", "go-json", "node", "tap", "gtest"];
+        fields.require("report");
+        let text = fields.text("report")?;
+        if LATER.contains(&text.value) || text.value.starts_with("log:") {
+            let message = format!(
+                "`report` is `{}`, which this version does not read yet: one of pytest, function, stdio, exit",
+                text.value
+            );
+            self.problem(&text.span, message);
+            return None;
+        }
+        fields.word("report", ReportKind::ALL, ReportKind::as_str)
+    }
+
+    /// Checks that report, command, submission and files of the task fit together.
+    fn fits(
+        &self,
+        report: &At<ReportKind>,
+        run: &[At<&str>],
+        kind: Option<SubmissionKind>,
+        span: &Range<usize>,
+    ) {
+        let needs = |wanted: SubmissionKind| {
+            if let Some(kind) = kind
+                && kind != wanted
+            {
+                let message =
+                    format!("`report` is `{}`, which is for `kind = \"{wanted}\"`", report.value);
+                self.problem(&report.span, message);
+            }
+        };
+        let has = |name: &str| self.dir.join(name).is_file();
+        match report.value {
+            ReportKind::Function => {
+                needs(SubmissionKind::Function);
+                if let Some(word) = run.first() {
+                    self.problem(
+                        &word.span,
+                        "a `function` check has no `run`: our grader calls it",
+                    );
+                }
+                if !has("private/tests.py") {
+                    self.problem(&report.span, "a `function` check needs private/tests.py");
+                }
+            }
+            ReportKind::Pytest => {
+                let words: Vec<_> = run.iter().map(|word| word.value).collect();
+                if !matches!(words.as_slice(), ["python" | "python3", "-m", "pytest", _, ..]) {
+                    let span = run.first().map_or(span, |word| &word.span);
+                    let message =
+                        "a `pytest` check runs `[\"python3\", \"-m\", \"pytest\", FILE...]`";
+                    self.problem(span, message);
+                }
+            }
+            ReportKind::Stdio | ReportKind::Exit => {
+                if run.is_empty() {
+                    self.problem(span, format!("a `{}` check needs a `run`", report.value));
+                }
+                if report.value == ReportKind::Stdio && !has_cases(&self.dir.join("private/cases"))
+                {
+                    let message = "a `stdio` check needs private/cases/NAME.in and NAME.out";
+                    self.problem(&report.span, message);
+                }
+            }
+        }
+    }
+
+    fn mode(&self, written: Option<At<Mode>>, checks: &[Check]) -> Mode {
+        let open = checks
+            .iter()
+            .find(|check| matches!(check.report, ReportKind::Pytest | ReportKind::Exit));
+        match (written, open) {
+            (Some(at), Some(check)) if at.value == Mode::Sealed => {
+                let message = format!(
+                    "`mode` is `sealed`, but check `{}` brings its tests to the code: `guarded`",
+                    check.id
+                );
+                self.problem(&at.span, message);
+                Mode::Guarded
+            }
+            (Some(at), _) => at.value,
+            (None, Some(_)) => Mode::Guarded,
+            (None, None) => Mode::Sealed,
+        }
+    }
+}
+
+fn limits(mut fields: Fields<'_>) -> TaskLimits {
+    const DAY_S: f64 = 86_400.0;
+    let default = TaskLimits::default();
+    let limits = TaskLimits {
+        wall_s: fields.amount("wall_s", DAY_S).map_or(default.wall_s, |at| at.value),
+        cpu_s: fields.amount("cpu_s", DAY_S).map_or(default.cpu_s, |at| at.value),
+        memory_mb: fields.count("memory_mb", 1 << 20).map_or(default.memory_mb, |at| at.value),
+        pids: fields.count("pids", 100_000).map_or(default.pids, |at| at.value),
+        output_kb: fields.count("output_kb", 1 << 20).map_or(default.output_kb, |at| at.value),
+        disk_mb: fields.count("disk_mb", 1 << 20).map_or(default.disk_mb, |at| at.value),
+        inodes: fields.count("inodes", 10_000_000).map_or(default.inodes, |at| at.value),
+    };
+    fields.finish();
+    limits
+}
+
+fn glob_set(globs: &[Glob]) -> GlobSet {
+    let mut builder = GlobSetBuilder::new();
+    for glob in globs {
+        builder.add(glob.clone());
+    }
+    // Each was compiled on its own, so all together compile too, short of a size limit.
+    builder.build().unwrap_or_default()
+}
+
+fn is_identifier(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn has_cases(dir: &Path) -> bool {
+    let Ok(files) = tree::walk(dir) else { return false };
+    let names: BTreeSet<_> = files.iter().map(|entry| entry.path.as_path()).collect();
+    let inputs = names.iter().filter(|path| path.extension().is_some_and(|ending| ending == "in"));
+    let mut inputs = inputs.peekable();
+    inputs.peek().is_some()
+        && inputs.all(|path| names.contains(path.with_extension("out").as_path()))
+}
