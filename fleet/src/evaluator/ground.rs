@@ -1,0 +1,178 @@
+//! What all evaluations of a task share: its files as layers, its private parts, its limits.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use assay_repos::{
+    Applied, Change, Digest, ReportKind, Revision, StdioCase, SubmissionKind, Task, TaskError,
+    TaskLimits,
+};
+use assay_rewards::{GradeHeader, harness};
+use assay_sandbox::{FileEntry, Layer, Limits, SandboxSpec};
+
+use crate::{Resolved, Stop};
+
+pub(crate) type Trusted = Arc<BTreeMap<PathBuf, Arc<[u8]>>>;
+
+/// A task made ready to be run many times.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) task: Arc<Task>,
+    pub(crate) resolved: Resolved,
+    pub(crate) revision: Revision,
+    pub(crate) limits: Limits,
+    /// Lowest first: what lies below the submission.
+    below: Vec<Layer>,
+    /// What lies above it.
+    overlay: Layer,
+    /// For `pytest` and `exit` checks.
+    pub(crate) runner: Trusted,
+    /// For `function` checks: the grader's files, with the private ones, and the subject's.
+    pub(crate) grader: Trusted,
+    pub(crate) subject: Trusted,
+    /// For `stdio` checks.
+    pub(crate) cases: Vec<StdioCase>,
+    /// Of everything here that a verdict depends on.
+    digest: Digest,
+}
+
+impl Ground {
+    pub(crate) fn of(task: Arc<Task>, resolved: Resolved) -> Result<Self, TaskError> {
+        let revision = task.revision()?;
+        let overlay = task.trusted_overlay(&revision)?;
+        let overlay = entries(&overlay);
+        let below = revision
+            .base
+            .iter()
+            .map(|base| Layer::Dir(Arc::clone(base)))
+            .chain([Layer::Files(Arc::new(entries(&revision.changes)))])
+            .collect();
+        let reports = |kind| task.checks.iter().any(|check| check.report == kind);
+        let mut grader = BTreeMap::new();
+        let mut subject = BTreeMap::new();
+        if reports(ReportKind::Function) {
+            for (name, text) in [("grader.py", harness::GRADER), ("wire.py", harness::WIRE)] {
+                grader.insert(inside(name), text.as_bytes().into());
+            }
+            grader.insert(inside("tests.py"), task.private_file("tests.py")?.into());
+            match task.private_file("helpers.py") {
+                Ok(helpers) => {
+                    grader.insert(inside("helpers.py"), helpers.into());
+                }
+                Err(TaskError::Read { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            for (name, text) in [("subject.py", harness::SUBJECT), ("wire.py", harness::WIRE)] {
+                subject.insert(inside(name), text.as_bytes().into());
+            }
+        }
+        let runner: BTreeMap<PathBuf, Arc<[u8]>> = if reports(ReportKind::Pytest) {
+            [(inside("run_pytest.py"), harness::PYTEST_RUNNER.as_bytes().into())].into()
+        } else {
+            BTreeMap::new()
+        };
+        let cases = if reports(ReportKind::Stdio) { task.stdio_cases()? } else { Vec::new() };
+        let digest = Digest::builder()
+            .part(task.digest.as_str())
+            .part(revision.digest.as_str())
+            .part(&resolved.digest)
+            .part(resolved.backend.name())
+            // Checks, mode and limits are in the task's files; their defaults are ours.
+            .part(format!("{:?} {:?} {:?}", task.checks, task.mode, task.limits))
+            .finish();
+        Ok(Self {
+            limits: limits(&task.limits),
+            overlay: Layer::Files(Arc::new(overlay)),
+            below,
+            runner: Arc::new(runner),
+            grader: Arc::new(grader),
+            subject: Arc::new(subject),
+            cases,
+            digest,
+            revision,
+            resolved,
+            task,
+        })
+    }
+
+    /// Whether one run speaks for all with the same key. Not for a task that is marked as flaky.
+    pub(crate) fn cacheable(&self) -> bool {
+        !self.task.tags.iter().any(|tag| tag == "flaky")
+    }
+
+    /// Returns what has to be equal for two evaluations to share a run. The submission's size is
+    /// no part of it: the same code with other words around it is the same code.
+    pub(crate) fn key(&self, header: &GradeHeader, applied: &Applied, stop: Stop) -> Digest {
+        let facts = assay_repos::PatchFacts { bytes: 0, ..applied.facts };
+        Digest::builder()
+            .part(self.digest.as_str())
+            .part(&header.runner)
+            .part(applied.digest.as_str())
+            .part(format!("{facts:?} {:?}", applied.flags))
+            .part(match stop {
+                Stop::All => "all",
+                Stop::Decisive => "decisive",
+            })
+            .finish()
+    }
+
+    /// Returns a sandbox that holds the submission over the revision, and the overlay over both.
+    pub(crate) fn spec(&self, applied: &Applied) -> SandboxSpec {
+        let mut changes = entries(&applied.changes);
+        if self.task.submission.kind == SubmissionKind::Program
+            && let (Some(path), Some(source)) = (&self.task.submission.path, &applied.source)
+        {
+            let content = source.as_bytes().into();
+            changes.insert(path.clone(), FileEntry::File { content, executable: false });
+        }
+        let mut layers = self.below.clone();
+        layers.push(Layer::Files(Arc::new(changes)));
+        layers.push(self.overlay.clone());
+        SandboxSpec { layers, ..self.bare(&self.runner) }
+    }
+
+    /// Returns a sandbox that holds `trusted` and nothing else.
+    pub(crate) fn bare(&self, trusted: &Trusted) -> SandboxSpec {
+        SandboxSpec {
+            image: self.resolved.image.clone(),
+            workdir: self.task.workdir.clone(),
+            layers: Vec::new(),
+            trusted: Arc::clone(trusted),
+            limits: self.limits,
+        }
+    }
+}
+
+/// Where our own programs lie in a sandbox.
+fn inside(name: &str) -> PathBuf {
+    Path::new("/assay").join(name)
+}
+
+fn entries(changes: &BTreeMap<PathBuf, Change>) -> BTreeMap<PathBuf, FileEntry> {
+    let entry = |change: &Change| match change {
+        Change::File { content, executable } => {
+            FileEntry::File { content: Arc::clone(content), executable: *executable }
+        }
+        Change::Absent => FileEntry::Absent,
+    };
+    changes.iter().map(|(path, change)| (path.clone(), entry(change))).collect()
+}
+
+fn limits(task: &TaskLimits) -> Limits {
+    let seconds = |s: f64| Duration::try_from_secs_f64(s).unwrap_or(Limits::default().wall);
+    let mib = |mb: u64| mb.saturating_mul(1 << 20);
+    Limits {
+        wall: seconds(task.wall_s),
+        cpu: seconds(task.cpu_s),
+        memory_bytes: mib(task.memory_mb),
+        pids: u32::try_from(task.pids).unwrap_or(u32::MAX),
+        disk_bytes: mib(task.disk_mb),
+        inodes: task.inodes,
+        output_bytes: usize::try_from(task.output_kb.saturating_mul(1024)).unwrap_or(usize::MAX),
+    }
+}

@@ -1,0 +1,330 @@
+//! One evaluation, from a submission to a grade record.
+//!
+//! [`Evaluator::prepare`] reads the task and applies the submission; [`Job::run`] runs the checks
+//! in sandboxes and reads what they left behind, again in fresh ones when that was our fault.
+
+mod ground;
+mod run;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use assay_repos::{
+    Applied, ApplyError, Catalog, Digest, PatchFacts, SourceError, TaskError, TaskId, apply,
+};
+use assay_rewards::{Failure, Fault, GradeHeader, GradeRecord, Outcome, Phase, TaskFacts, harness};
+use assay_sandbox::BackendError;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use self::ground::Ground;
+use crate::{Backends, Evaluation, Stop, Timings};
+
+/// Most tries at one evaluation, the first among them.
+const ATTEMPTS: u32 = 3;
+/// The wait before the second try; four times as long before the third.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Judges submissions: knows the tasks and the backends.
+#[derive(Debug)]
+pub struct Evaluator {
+    catalog: Arc<Catalog>,
+    backends: Backends,
+    grounds: Mutex<HashMap<TaskId, Arc<Ground>>>,
+    runner: Arc<str>,
+}
+
+/// What [`Evaluator::prepare`] made of a submission.
+#[derive(Debug)]
+pub enum Prepared {
+    /// It can run.
+    Job(Box<Job>),
+    /// There is a verdict without running it.
+    Settled(Box<GradeRecord>),
+    /// There is no such task: not even a record.
+    Unknown(Failure),
+}
+
+/// A submission that was applied and can run.
+#[derive(Debug)]
+pub struct Job {
+    ground: Arc<Ground>,
+    applied: Applied,
+    header: GradeHeader,
+    stop: Stop,
+    key: Option<Digest>,
+}
+
+/// What [`Job::run`] found out.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The facts.
+    pub record: GradeRecord,
+    /// `prepare_ms`, `run_ms` and `parse_ms` of all tries together.
+    pub timings: Timings,
+    /// Tries after the first.
+    pub retries: u32,
+}
+
+impl Evaluator {
+    /// Makes an evaluator of these tasks on these backends.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>, backends: Backends) -> Self {
+        let programs =
+            [harness::PYTEST_RUNNER, harness::GRADER, harness::SUBJECT, harness::WIRE];
+        let digest = programs.iter().fold(Digest::builder(), |all, one| all.part(one)).finish();
+        let runner = format!("assay-{}+{}", env!("CARGO_PKG_VERSION"), &digest.hex()[..12]);
+        Self { catalog, backends, grounds: Mutex::default(), runner: runner.into() }
+    }
+
+    /// Returns the tasks.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// Judges a submission outside any queue.
+    pub async fn evaluate(self: &Arc<Self>, evaluation: Evaluation) -> Result<Verdict, Failure> {
+        let evaluator = Arc::clone(self);
+        let prepared = tokio::task::spawn_blocking(move || evaluator.prepare(&evaluation)).await;
+        match prepared.map_err(|panic| defect(&panic))? {
+            Prepared::Job(job) => Ok(job.run().await),
+            Prepared::Settled(record) => Ok(Verdict::settled(*record)),
+            Prepared::Unknown(failure) => Err(failure),
+        }
+    }
+
+    /// Judges the revision as it is, without any submission: which tests fail before one?
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] when there is no such task.
+    pub async fn baseline(self: &Arc<Self>, task: TaskId) -> Result<Verdict, Failure> {
+        let evaluator = Arc::clone(self);
+        let prepared = tokio::task::spawn_blocking(move || {
+            let empty = assay_repos::Submission::Patch(String::new());
+            let evaluation = Evaluation::new(crate::RequestId::generate(), task, empty);
+            evaluator.prepare_with(&evaluation, |_| Ok(Applied::nothing()))
+        });
+        match prepared.await.map_err(|panic| defect(&panic))? {
+            Prepared::Job(job) => Ok(job.run().await),
+            Prepared::Settled(record) => Ok(Verdict::settled(*record)),
+            Prepared::Unknown(failure) => Err(failure),
+        }
+    }
+
+    /// Reads the task and applies the submission. Blocks: the first use of a release unpacks it.
+    #[must_use]
+    pub fn prepare(&self, evaluation: &Evaluation) -> Prepared {
+        self.prepare_with(evaluation, |ground| {
+            apply(&ground.task, &ground.revision, &evaluation.submission)
+        })
+    }
+
+    fn prepare_with(
+        &self,
+        evaluation: &Evaluation,
+        apply: impl FnOnce(&Ground) -> Result<Applied, ApplyError>,
+    ) -> Prepared {
+        let Some(task) = self.catalog.get(&evaluation.task) else {
+            let detail = format!("the catalog has no task `{}`", evaluation.task);
+            return Prepared::Unknown(Failure::new(
+                "unknown_task",
+                Phase::Prepare,
+                Fault::Task,
+                detail,
+            ));
+        };
+        let mut header = GradeHeader {
+            task: task.id.clone(),
+            task_digest: task.digest.clone(),
+            image_digest: task.image.clone(),
+            submission_digest: evaluation.submission.digest(),
+            backend: String::new(),
+            mode: task.mode,
+            limits: task.limits,
+            generation: evaluation.generation.clone(),
+            external: evaluation.external.clone(),
+            task_facts: TaskFacts::default(),
+            runner: self.runner.to_string(),
+        };
+        let resolved = match self.backends.resolve(&task.image) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                let failure = permanent("image_not_found", Fault::Infra, error.to_string());
+                return settled(header, failure);
+            }
+        };
+        header.image_digest.clone_from(&resolved.digest);
+        header.backend = resolved.backend.name().to_owned();
+
+        let known = self.grounds.lock().unwrap_or_else(PoisonError::into_inner).get(&task.id).cloned();
+        let ground = match known {
+            Some(ground) => ground,
+            None => match Ground::of(Arc::clone(task), resolved) {
+                Ok(ground) => {
+                    let ground = Arc::new(ground);
+                    let mut grounds =
+                        self.grounds.lock().unwrap_or_else(PoisonError::into_inner);
+                    grounds.insert(task.id.clone(), Arc::clone(&ground));
+                    ground
+                }
+                Err(error) => return settled(header, task_failure(&error)),
+            },
+        };
+        let applied = match apply(&ground) {
+            Ok(applied) => applied,
+            Err(ApplyError::Rejected(rejection)) => {
+                let facts =
+                    PatchFacts { bytes: evaluation.submission.len(), ..PatchFacts::default() };
+                let record = header.rejected(&rejection, facts, Vec::new());
+                return Prepared::Settled(Box::new(record));
+            }
+            Err(ApplyError::Source(error)) => return settled(header, source_failure(&error)),
+        };
+        header.submission_digest = applied.digest.clone();
+        let key = ground.cacheable().then(|| ground.key(&header, &applied, evaluation.stop));
+        Prepared::Job(Box::new(Job { ground, applied, header, stop: evaluation.stop, key }))
+    }
+}
+
+impl Job {
+    /// Returns what has to be equal for two jobs to share one run; `None` when no run is shared,
+    /// because the task is flaky.
+    #[must_use]
+    pub fn key(&self) -> Option<&Digest> {
+        self.key.as_ref()
+    }
+
+    /// Makes this job's record out of another's with the same key.
+    #[must_use]
+    pub fn adopt(&self, record: &GradeRecord) -> GradeRecord {
+        GradeRecord {
+            generation: self.header.generation.clone(),
+            external: self.header.external.clone(),
+            patch: self.applied.facts,
+            ..record.clone()
+        }
+    }
+
+    /// Runs the checks. Dropping the future kills what runs.
+    pub async fn run(&self) -> Verdict {
+        let mut timings = Timings::default();
+        let mut attempts = 1;
+        loop {
+            let mut record = match run::checks(&self.ground, &self.applied, self.stop, &mut timings)
+                .await
+            {
+                Ok(ran) => {
+                    let started = Instant::now();
+                    let record = self.header.clone().grade(
+                        self.applied.facts,
+                        self.applied.flags.clone(),
+                        &ran.evidence(&self.ground),
+                        self.ground.task.lock.as_ref(),
+                    );
+                    timings.parse_ms += ms(started.elapsed());
+                    record
+                }
+                Err(failure) => {
+                    let outcome = outcome_of(failure.fault);
+                    let mut record = self.header.clone().failed(outcome, failure);
+                    record.patch = self.applied.facts;
+                    record
+                }
+            };
+            let ours = record.outcome == Outcome::InfraError;
+            if let Some(failure) = &mut record.failure {
+                failure.attempts = attempts;
+                if ours && failure.retryable && attempts < ATTEMPTS {
+                    warn!(task = %record.task, kind = failure.kind, attempts, detail = failure.detail, "retrying on a fresh sandbox");
+                    tokio::time::sleep(BACKOFF * 4_u32.pow(attempts - 1)).await;
+                    attempts += 1;
+                    continue;
+                }
+            }
+            return Verdict { record, timings, retries: attempts - 1 };
+        }
+    }
+}
+
+impl Verdict {
+    fn settled(record: GradeRecord) -> Self {
+        Self { record, timings: Timings::default(), retries: 0 }
+    }
+}
+
+/// The failure of code of ours that panicked.
+pub(crate) fn defect(panic: &tokio::task::JoinError) -> Failure {
+    permanent("defect", Fault::Infra, format!("a worker broke off: {panic}"))
+}
+
+pub(crate) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn outcome_of(fault: Fault) -> Outcome {
+    match fault {
+        Fault::Task => Outcome::InvalidTask,
+        // Whatever it is, a failure to run is no verdict on the submission.
+        Fault::Submission | Fault::Infra => Outcome::InfraError,
+    }
+}
+
+fn settled(header: GradeHeader, failure: Failure) -> Prepared {
+    info!(task = %header.task, kind = failure.kind, detail = failure.detail, "not run");
+    Prepared::Settled(Box::new(header.failed(outcome_of(failure.fault), failure)))
+}
+
+fn permanent(kind: &str, fault: Fault, detail: impl Into<String>) -> Failure {
+    Failure { retryable: false, ..Failure::new(kind, Phase::Prepare, fault, detail) }
+}
+
+fn task_failure(error: &TaskError) -> Failure {
+    match error {
+        TaskError::Source(source) => source_failure(source),
+        TaskError::Read { .. } | TaskError::Content { .. } => {
+            permanent("task_file", Fault::Task, chain(error))
+        }
+    }
+}
+
+fn source_failure(error: &SourceError) -> Failure {
+    let detail = chain(error);
+    match error {
+        SourceError::NotFetched { .. } | SourceError::WrongDigest { .. } => {
+            permanent("source_not_fetched", Fault::Infra, detail)
+        }
+        SourceError::Io { .. } => Failure::new("source_io", Phase::Prepare, Fault::Infra, detail),
+        SourceError::Archive { .. } | SourceError::Revert { .. } => {
+            permanent("source", Fault::Task, detail)
+        }
+    }
+}
+
+fn backend_failure(error: &BackendError, phase: Phase) -> Failure {
+    let (kind, fault, retryable) = match error {
+        BackendError::Spec(_) => ("sandbox_spec", Fault::Infra, false),
+        BackendError::ImageNotFound(_) => ("image_not_found", Fault::Infra, false),
+        BackendError::Unsupported { .. } => ("unsupported", Fault::Task, false),
+        BackendError::Io { .. } if phase == Phase::Prepare => ("sandbox_start", Fault::Infra, true),
+        BackendError::Io { .. } => ("sandbox_run", Fault::Infra, true),
+        BackendError::Gone { .. } => ("backend_gone", Fault::Infra, true),
+    };
+    Failure { retryable, ..Failure::new(kind, phase, fault, chain(error)) }
+}
+
+/// An error with its causes, for people.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,327 @@
+//! Runs the checks of a task, each as its report needs it.
+
+use std::{collections::BTreeMap, os::unix::net::UnixStream, sync::Arc, time::Duration};
+
+use assay_repos::{Applied, Check, Mode, ReportKind};
+use assay_rewards::{
+    CaseRun, CheckEvidence, CheckRun, Evidence, Failure, Fault, Phase, outputs_equal,
+};
+use assay_sandbox::{
+    Capture, Channel, ChannelEnd, Command, Execution, Sandbox, SandboxSpec, Termination, Usage,
+};
+use tokio::time::Instant;
+
+use super::{Ground, backend_failure, ms};
+use crate::{Stop, Timings};
+
+const PYTHON: &str = "/usr/bin/python3";
+/// Most bytes of a report.
+const REPORT_BYTES: usize = 16 << 20;
+/// What the grader has beyond the subject, so that it sees the subject's end and reports it.
+const GRADER_EXTRA: Duration = Duration::from_secs(2);
+/// How long a subject may live on when its grader is done. An honest one reads end of file.
+const SUBJECT_GRACE: Duration = Duration::from_millis(500);
+
+/// What the checks of a task left behind, in its order.
+#[derive(Debug)]
+pub(crate) struct Ran(Vec<Left>);
+
+#[derive(Debug)]
+enum Left {
+    NotRun,
+    Process { nonce: String, execution: Execution, subject: Option<Execution> },
+    Cases(Vec<Option<Execution>>),
+}
+
+/// Runs the checks of a task.
+///
+/// # Errors
+///
+/// A [`Failure`] of the task or of ours: whatever the submission does leaves an execution.
+pub(crate) async fn checks(
+    ground: &Ground,
+    applied: &Applied,
+    stop: Stop,
+    timings: &mut Timings,
+) -> Result<Ran, Failure> {
+    let mut ran = Vec::with_capacity(ground.task.checks.len());
+    let mut decided = false;
+    for check in &ground.task.checks {
+        if decided {
+            ran.push(Left::NotRun);
+            continue;
+        }
+        let left = match check.report {
+            ReportKind::Pytest => pytest(ground, applied, check, timings).await?,
+            ReportKind::Exit => exit(ground, applied, check, timings).await?,
+            ReportKind::Stdio => stdio(ground, applied, check, stop, timings).await?,
+            ReportKind::Function => match ground.task.mode {
+                Mode::Sealed => sealed(ground, applied, timings).await?,
+                Mode::Guarded => guarded(ground, applied, timings).await?,
+            },
+        };
+        decided = stop == Stop::Decisive
+            && left.evidence(ground, check).is_decisive(ground.task.lock.as_ref());
+        ran.push(left);
+    }
+    Ok(Ran(ran))
+}
+
+impl Ran {
+    /// Returns what `rewards` reads.
+    pub(crate) fn evidence<'a>(&'a self, ground: &'a Ground) -> Vec<CheckRun<'a>> {
+        let checks = ground.task.checks.iter().zip(&self.0);
+        checks.map(|(check, left)| left.evidence(ground, check)).collect()
+    }
+}
+
+impl Left {
+    fn evidence<'a>(&'a self, ground: &'a Ground, check: &'a Check) -> CheckRun<'a> {
+        let evidence = match self {
+            Self::NotRun => None,
+            Self::Process { nonce, execution, subject } => Some(CheckEvidence::Process(Evidence {
+                execution,
+                nonce,
+                subject: subject.as_ref(),
+            })),
+            Self::Cases(executions) => {
+                let cases = ground.cases.iter().zip(executions).map(|(case, execution)| CaseRun {
+                    name: &case.name,
+                    execution: execution.as_ref(),
+                    expected: &case.expected,
+                });
+                Some(CheckEvidence::Cases(cases.collect()))
+            }
+        };
+        CheckRun { check, evidence }
+    }
+}
+
+async fn pytest(
+    ground: &Ground,
+    applied: &Applied,
+    check: &Check,
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let module = check.run.windows(2).position(|pair| pair == ["-m", "pytest"]);
+    let Some(module) = module else {
+        let detail =
+            format!("check `{}`: a pytest report needs `python3 -m pytest ...`", check.id);
+        return Err(Failure::new("check_command", Phase::Prepare, Fault::Task, detail));
+    };
+    let nonce = nonce();
+    let mut argv: Vec<String> =
+        [PYTHON, "-P", "-s", "-B", "/assay/run_pytest.py"].map(String::from).into();
+    argv.extend_from_slice(&check.run[module + 2..]);
+    let command = Command {
+        argv,
+        env: environment(),
+        stdin: format!("{nonce}\n").into_bytes().into(),
+        channels: vec![report()],
+        ..Command::default()
+    };
+    let execution = one(ground, ground.spec(applied), command, timings).await?;
+    Ok(Left::Process { nonce, execution, subject: None })
+}
+
+async fn exit(
+    ground: &Ground,
+    applied: &Applied,
+    check: &Check,
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let command = plain(check, Arc::default())?;
+    let execution = one(ground, ground.spec(applied), command, timings).await?;
+    Ok(Left::Process { nonce: nonce(), execution, subject: None })
+}
+
+/// Each case has a sandbox of its own: nothing that a program leaves behind reaches the next.
+async fn stdio(
+    ground: &Ground,
+    applied: &Applied,
+    check: &Check,
+    stop: Stop,
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let mut executions = Vec::with_capacity(ground.cases.len());
+    let mut decided = false;
+    for case in &ground.cases {
+        if decided {
+            executions.push(None);
+            continue;
+        }
+        let command = plain(check, case.input.as_slice().into())?;
+        let execution = one(ground, ground.spec(applied), command, timings).await?;
+        decided = stop == Stop::Decisive
+            && !(execution.termination.success()
+                && execution.stdout.complete().is_some_and(|o| outputs_equal(&case.expected, o)));
+        executions.push(Some(execution));
+    }
+    Ok(Left::Cases(executions))
+}
+
+/// The grader holds the tests, the subject holds the submission; a socket pair joins them. The
+/// submission's process never descends from one that read a private file.
+async fn sealed(
+    ground: &Ground,
+    applied: &Applied,
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let (ours, theirs) = UnixStream::pair().map_err(|error| {
+        Failure::new("socket_pair", Phase::Prepare, Fault::Infra, error.to_string())
+    })?;
+    let (nonce, entry) = (nonce(), entry(ground)?);
+    let source = applied.source.as_deref().unwrap_or_default();
+
+    let mut grader_spec = ground.bare(&ground.grader);
+    grader_spec.limits.wall += GRADER_EXTRA;
+    let grader_command = Command {
+        argv: python("/assay/grader.py"),
+        env: environment(),
+        stdin: format!("{nonce}\n{entry}\nsealed\n").into_bytes().into(),
+        channels: vec![report(), Channel { fd: 4, end: ChannelEnd::Fd(ours.into()) }],
+        ..Command::default()
+    };
+    let subject_command = Command {
+        argv: python("/assay/subject.py"),
+        env: environment(),
+        stdin: format!("{entry}\n{source}").into_bytes().into(),
+        channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(theirs.into()) }],
+        ..Command::default()
+    };
+
+    let started = Instant::now();
+    let (grader, subject) = tokio::try_join!(
+        create(ground, grader_spec),
+        create(ground, ground.bare(&ground.subject)),
+    )?;
+    timings.prepare_ms += ms(started.elapsed());
+
+    let started = Instant::now();
+    let ran = together(grader.run(grader_command), subject.run(subject_command)).await;
+    timings.run_ms += ms(started.elapsed());
+    let (execution, subject) = ran.map_err(|error| backend_failure(&error, Phase::Run))?;
+    let subject = subject.unwrap_or_else(|| killed(&execution, started.elapsed()));
+    Ok(Left::Process { nonce, execution, subject: Some(subject) })
+}
+
+/// Runs both to the end of the grader, and the subject a little longer if it needs that.
+async fn together<E>(
+    grader: impl Future<Output = Result<Execution, E>>,
+    subject: impl Future<Output = Result<Execution, E>>,
+) -> Result<(Execution, Option<Execution>), E> {
+    tokio::pin!(grader, subject);
+    tokio::select! {
+        subject = &mut subject => {
+            let subject = subject?;
+            Ok((grader.await?, Some(subject)))
+        }
+        grader = &mut grader => {
+            let grader = grader?;
+            match tokio::time::timeout(SUBJECT_GRACE, subject).await {
+                Ok(subject) => Ok((grader, Some(subject?))),
+                Err(_) => Ok((grader, None)),
+            }
+        }
+    }
+}
+
+/// What is left of a subject that we killed because nobody needs it any more.
+fn killed(grader: &Execution, wall: Duration) -> Execution {
+    Execution {
+        termination: Termination::Signaled(9),
+        stdout: Capture::default(),
+        stderr: Capture::default(),
+        channels: Vec::new(),
+        usage: Usage { wall, ..Usage::default() },
+        isolation: grader.isolation.clone(),
+    }
+}
+
+/// Tests and submission in one process, for values that can't cross.
+async fn guarded(
+    ground: &Ground,
+    applied: &Applied,
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let (nonce, entry) = (nonce(), entry(ground)?);
+    let source = applied.source.as_deref().unwrap_or_default();
+    let command = Command {
+        argv: python("/assay/grader.py"),
+        env: environment(),
+        stdin: format!("{nonce}\n{entry}\nguarded\n{source}").into_bytes().into(),
+        channels: vec![report()],
+        ..Command::default()
+    };
+    let execution = one(ground, ground.bare(&ground.grader), command, timings).await?;
+    Ok(Left::Process { nonce, execution, subject: None })
+}
+
+async fn create(ground: &Ground, spec: SandboxSpec) -> Result<Box<dyn Sandbox>, Failure> {
+    let created = ground.resolved.backend.create(spec).await;
+    created.map_err(|error| backend_failure(&error, Phase::Prepare))
+}
+
+async fn one(
+    ground: &Ground,
+    spec: SandboxSpec,
+    command: Command,
+    timings: &mut Timings,
+) -> Result<Execution, Failure> {
+    let started = Instant::now();
+    let sandbox = create(ground, spec).await?;
+    timings.prepare_ms += ms(started.elapsed());
+    let started = Instant::now();
+    let execution = sandbox.run(command).await;
+    timings.run_ms += ms(started.elapsed());
+    execution.map_err(|error| backend_failure(&error, Phase::Run))
+}
+
+/// The command of a check, as its task writes it. A program without a folder is in `/usr/bin`.
+fn plain(check: &Check, stdin: Arc<[u8]>) -> Result<Command, Failure> {
+    let mut argv = check.run.clone();
+    let Some(program) = argv.first_mut() else {
+        let detail = format!("check `{}` has no command", check.id);
+        return Err(Failure::new("check_command", Phase::Prepare, Fault::Task, detail));
+    };
+    if !program.contains('/') {
+        *program = format!("/usr/bin/{program}");
+    }
+    Ok(Command { argv, env: environment(), stdin, ..Command::default() })
+}
+
+/// `-P -s -S -B` and not `-I`, which would ignore the hash seed. The environment is ours alone.
+fn python(script: &str) -> Vec<String> {
+    [PYTHON, "-P", "-s", "-S", "-B", script].map(String::from).into()
+}
+
+fn entry(ground: &Ground) -> Result<&str, Failure> {
+    ground.task.submission.entry.as_deref().ok_or_else(|| {
+        let detail = "a function check needs `entry` in [submission]";
+        Failure::new("check_command", Phase::Prepare, Fault::Task, detail)
+    })
+}
+
+fn report() -> Channel {
+    Channel { fd: 3, end: ChannelEnd::Collect { max_bytes: REPORT_BYTES } }
+}
+
+/// The same for every command, so that a verdict doesn't depend on who started the service. The
+/// order of sets is fixed.
+fn environment() -> BTreeMap<String, String> {
+    [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("HOME", "/tmp"),
+        ("LANG", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("PYTHONHASHSEED", "0"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// What tells our runner's report from others: 122 random bits.
+fn nonce() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}

@@ -1,0 +1,181 @@
+//! The database file: opened, locked and brought to this version.
+
+use std::{
+    fs::{File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+/// Why a data directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another service uses it.
+    #[error("{} is in use by another service; give each its own data directory", .0.display())]
+    InUse(PathBuf),
+    /// A file of it can't be made or opened.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// SQLite can't use the database.
+    #[error("cannot use the database {}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A newer version wrote it.
+    #[error("{} has version {found}, this service knows {known}; use a newer service", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+}
+
+const VERSION: i64 = 1;
+
+/// `requests` is the journal, `pending` names its entries without a result: small rows, so that
+/// an answer doesn't rewrite a submission. `runs` counts results, so that a cursor stays good
+/// when old results are deleted.
+const SCHEMA: &str = "
+CREATE TABLE requests (
+    id          INTEGER PRIMARY KEY,
+    request_id  TEXT NOT NULL UNIQUE,
+    body        TEXT NOT NULL,
+    accepted_ms INTEGER NOT NULL,
+    meta        TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    payload     BLOB NOT NULL
+) STRICT;
+CREATE TABLE pending (id INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE results (
+    request_id  TEXT PRIMARY KEY,
+    run_id      TEXT NOT NULL,
+    sequence    INTEGER NOT NULL,
+    finished_ms INTEGER NOT NULL,
+    body        TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX results_by_run ON results (run_id, sequence);
+CREATE INDEX results_by_age ON results (finished_ms);
+CREATE TABLE runs (
+    run_id      TEXT PRIMARY KEY,
+    sequence    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE grades (
+    id          TEXT PRIMARY KEY,
+    body        BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE cache (
+    key         TEXT PRIMARY KEY,
+    grade       TEXT NOT NULL,
+    stored_ms   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cache_by_age ON cache (stored_ms);
+";
+
+/// The connections to one database. Holding it keeps other services out.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) writer: Connection,
+    pub(crate) reader: Connection,
+    pub(crate) lock: File,
+}
+
+/// Opens `assay.db` in `data_dir`; makes both where they are not there.
+pub(crate) fn open(data_dir: &Path) -> Result<Database, OpenError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, source }
+    };
+    std::fs::create_dir_all(data_dir).map_err(io(data_dir))?;
+    let lock_path = data_dir.join("assay.lock");
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(io(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(source)) => {
+            return Err(OpenError::Io { path: lock_path, source });
+        }
+    }
+
+    let path = data_dir.join("assay.db");
+    let database = |source| OpenError::Database { path: path.clone(), source };
+    let mut writer = Connection::open(&path).map_err(database)?;
+    configure(&writer).map_err(database)?;
+    let found: i64 =
+        writer.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(database)?;
+    match found {
+        VERSION => {}
+        0 => create(&mut writer).map_err(database)?,
+        _ => return Err(OpenError::Newer { path, found, known: VERSION }),
+    }
+    let reader = Connection::open_with_flags(
+        &path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(database)?;
+    reader.busy_timeout(Duration::from_secs(5)).map_err(database)?;
+    Ok(Database { writer, reader, lock })
+}
+
+/// In WAL mode with `synchronous = NORMAL` a commit is a write to the page cache: it survives the
+/// end of this process at any moment, which is what we promise. A power failure may take the last
+/// commits with it, never the database; FULL would cost an fsync per group, 0.7 ms and more.
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_user_and_one_version() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("new/data");
+        let first = open(&data).unwrap();
+        assert!(matches!(open(&data), Err(OpenError::InUse(_))), "two services got in");
+        first.writer.pragma_update(None, "user_version", 99).unwrap();
+        drop(first);
+        let newer = open(&data).unwrap_err();
+        assert!(newer.to_string().contains("version 99"), "{newer}");
+    }
+
+    #[test]
+    fn a_damaged_database_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("assay.db"), [0xff; 8192]).unwrap();
+        assert!(matches!(open(dir.path()), Err(OpenError::Database { .. })));
+        let blocked = dir.path().join("file");
+        std::fs::write(&blocked, "").unwrap();
+        assert!(matches!(open(&blocked.join("data")), Err(OpenError::Io { .. })));
+    }
+}

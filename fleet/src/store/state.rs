@@ -1,0 +1,315 @@
+//! Requests without an answer, in memory. The writer thread adds and answers them, in the order
+//! of its commits; workers take them; anybody cancels them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    EndedInQueue, Evaluation, EvaluationResult, Lease, OnDisconnect, RequestId, Selector, Stats,
+    Ticket, queue::HangUp, schedule::Schedule,
+};
+
+/// A result that comes, or came.
+pub(crate) type ResultWatch = watch::Receiver<Option<Arc<EvaluationResult>>>;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    inner: Mutex<Inner>,
+    /// There may be work for a worker.
+    work: Notify,
+    /// Work may have ended in the queue, or the next deadline may be another.
+    ended: Notify,
+    /// A result was stored.
+    stored: Notify,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    live: HashMap<RequestId, Live>,
+    schedule: Schedule<Lease>,
+    cancelled: Vec<Lease>,
+    runs: HashMap<String, Run>,
+    /// The counts in it.
+    stats: Stats,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Live {
+    evaluation: Arc<Evaluation>,
+    cancelled: CancellationToken,
+    result: watch::Sender<Option<Arc<EvaluationResult>>>,
+}
+
+/// What is known of a run without asking the database.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    pending: usize,
+    /// Of the last stored result; `None` before the first one since the start.
+    sequence: Option<u64>,
+}
+
+impl State {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            work: Notify::new(),
+            ended: Notify::new(),
+            stored: Notify::new(),
+            capacity: capacity.max(1),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No code that holds it panics half way through a change.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let inner = self.lock();
+        Stats {
+            queued: inner.schedule.len(),
+            unanswered: inner.live.len(),
+            capacity: self.capacity,
+            ..inner.stats
+        }
+    }
+
+    /// Adds a request that was journaled, unless it is there already, and returns a ticket for it.
+    pub(crate) fn add(self: &Arc<Self>, evaluation: Evaluation) -> Ticket {
+        let id = evaluation.request_id.clone();
+        let mut inner = self.lock();
+        if !inner.live.contains_key(&id) {
+            inner.add(Arc::new(evaluation));
+            self.work.notify_waiters();
+            self.ended.notify_waiters();
+        }
+        let ticket = inner.live.get(&id).map(|live| self.watch(live));
+        drop(inner);
+        // It was added above if it was not there.
+        ticket.unwrap_or_else(|| unreachable!("`{id}` was just added"))
+    }
+
+    /// Returns a ticket for a request without an answer.
+    pub(crate) fn ticket(self: &Arc<Self>, id: &RequestId) -> Option<Ticket> {
+        self.lock().live.get(id).map(|live| self.watch(live))
+    }
+
+    fn watch(self: &Arc<Self>, live: &Live) -> Ticket {
+        let cancels = live.evaluation.on_disconnect == OnDisconnect::Cancel;
+        let hang_up: Arc<dyn HangUp> = Arc::clone(self) as _;
+        let id = live.evaluation.request_id.clone();
+        Ticket::pending(id, live.result.subscribe(), hang_up, cancels)
+    }
+
+    /// Shows a stored result to everybody who waits for it.
+    pub(crate) fn answer(&self, result: &Arc<EvaluationResult>) {
+        let mut inner = self.lock();
+        if let Some(live) = inner.forget(&result.request_id) {
+            live.result.send_replace(Some(Arc::clone(result)));
+            inner.stats.count(result.outcome, result.cached);
+        }
+        let run = inner.runs.entry(result.run_id.clone()).or_default();
+        run.sequence = run.sequence.max(Some(result.sequence));
+        drop(inner);
+        self.stored.notify_waiters();
+    }
+
+    /// Drops a request without an answer: whoever waits for it is told that the fleet stopped.
+    pub(crate) fn abandon(&self, id: &RequestId) {
+        let mut inner = self.lock();
+        if inner.forget(id).is_some() {
+            inner.stats.requested -= 1;
+        }
+    }
+
+    pub(crate) async fn lease(&self) -> Lease {
+        loop {
+            let mut changed = std::pin::pin!(self.work.notified());
+            changed.as_mut().enable();
+            {
+                let mut inner = self.lock();
+                if !inner.closed
+                    && let Some(lease) = inner.schedule.pop()
+                {
+                    return lease;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) async fn ended(&self) -> Vec<(Lease, EndedInQueue)> {
+        loop {
+            let mut changed = std::pin::pin!(self.ended.notified());
+            changed.as_mut().enable();
+            let next = {
+                let mut inner = self.lock();
+                let late = inner.schedule.expired(Instant::now());
+                let cancelled = std::mem::take(&mut inner.cancelled);
+                let ended: Vec<_> = late
+                    .into_iter()
+                    .map(|lease| (lease, EndedInQueue::DeadlineExceeded))
+                    .chain(cancelled.into_iter().map(|lease| (lease, EndedInQueue::Cancelled)))
+                    .collect();
+                if !ended.is_empty() {
+                    return ended;
+                }
+                inner.schedule.next_deadline()
+            };
+            match next {
+                Some(deadline) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(deadline) => {}
+                    }
+                }
+                None => changed.await,
+            }
+        }
+    }
+
+    pub(crate) fn cancel(&self, selector: &Selector) -> usize {
+        let mut inner = self.lock();
+        let ids: Vec<RequestId> = match selector {
+            Selector::Requests(ids) => ids.clone(),
+            Selector::Group { run_id, group_id } => inner.select(|e| {
+                e.group_id == *group_id && run_id.as_ref().is_none_or(|run| e.run_id == *run)
+            }),
+            Selector::Run(run_id) => inner.select(|e| e.run_id == *run_id),
+        };
+        let count = ids.iter().filter(|id| inner.cancel(id)).count();
+        drop(inner);
+        self.ended.notify_waiters();
+        count
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.stored.notify_waiters();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Drops every request without an answer, and returns how many they were.
+    pub(crate) fn release(&self) -> usize {
+        let mut inner = self.lock();
+        let ids: Vec<RequestId> = inner.live.keys().cloned().collect();
+        for id in &ids {
+            inner.forget(id);
+        }
+        inner.stats.requested -= ids.len() as u64;
+        ids.len()
+    }
+
+    /// Waits until a result with a sequence above `cursor` was stored; `false` when none will be.
+    /// Cancel safe.
+    pub(crate) async fn stored_after(&self, run_id: &str, cursor: u64) -> bool {
+        loop {
+            let mut changed = std::pin::pin!(self.stored.notified());
+            changed.as_mut().enable();
+            {
+                let inner = self.lock();
+                let known = inner.runs.get(run_id).and_then(|run| run.sequence);
+                if known.is_some_and(|sequence| sequence > cursor) {
+                    return true;
+                }
+                if inner.closed {
+                    return false;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn pending(&self, run_id: &str) -> usize {
+        self.lock().runs.get(run_id).map_or(0, |run| run.pending)
+    }
+
+    /// Forgets what the database knows as well.
+    pub(crate) fn tidy(&self) {
+        self.lock().runs.retain(|_, run| run.pending > 0);
+    }
+}
+
+impl HangUp for State {
+    fn hang_up(&self, id: &RequestId, result: ResultWatch) {
+        let mut inner = self.lock();
+        // Dropped while we hold the lock: of two tickets dropped at once, one is the last.
+        drop(result);
+        let last = inner.live.get(id).is_some_and(|live| live.result.receiver_count() == 0);
+        // A service that stops drops its clients' tickets; that is no hang-up of theirs.
+        if last && !inner.closed && inner.cancel(id) {
+            drop(inner);
+            self.ended.notify_waiters();
+        }
+    }
+}
+
+impl Inner {
+    fn add(&mut self, evaluation: Arc<Evaluation>) {
+        let cancelled = CancellationToken::new();
+        let now = Instant::now();
+        let lease = Lease {
+            evaluation: Arc::clone(&evaluation),
+            accepted: now,
+            deadline: evaluation.deadline.and_then(|deadline| now.checked_add(until(deadline))),
+            cancelled: cancelled.clone(),
+        };
+        let (id, priority, deadline) =
+            (evaluation.request_id.clone(), evaluation.priority, lease.deadline);
+        self.stats.requested += 1;
+        self.runs.entry(evaluation.run_id.clone()).or_default().pending += 1;
+        self.live.insert(
+            id.clone(),
+            Live { evaluation, cancelled, result: watch::channel(None).0 },
+        );
+        // What is not live doesn't wait, so this id is not taken.
+        let _ = self.schedule.push(id, priority, deadline, lease);
+    }
+
+    fn forget(&mut self, id: &RequestId) -> Option<Live> {
+        let live = self.live.remove(id)?;
+        self.schedule.remove(id);
+        if let Some(run) = self.runs.get_mut(&live.evaluation.run_id) {
+            run.pending = run.pending.saturating_sub(1);
+        }
+        Some(live)
+    }
+
+    fn select(&self, wanted: impl Fn(&Evaluation) -> bool) -> Vec<RequestId> {
+        self.live
+            .iter()
+            .filter(|(_, live)| wanted(&live.evaluation))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Returns whether there was something to cancel.
+    fn cancel(&mut self, id: &RequestId) -> bool {
+        let Some(live) = self.live.get(id) else { return false };
+        if live.cancelled.is_cancelled() {
+            return false;
+        }
+        live.cancelled.cancel();
+        self.cancelled.extend(self.schedule.remove(id));
+        true
+    }
+}
+
+/// How long until `time`; nothing when it has passed.
+fn until(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::now()).unwrap_or_default()
+}
