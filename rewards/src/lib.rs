@@ -16,6 +16,10 @@ mod record;
 
 mod grade;
 
+mod facts;
+
+mod expr;
+
 mod spec;
 
 mod score;

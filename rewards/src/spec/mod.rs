@@ -1,0 +1,156 @@
+//! Reward files: how facts become a number, in a researcher's words.
+
+mod read;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
+
+use assay_repos::{Digest, SubmissionKind};
+
+use crate::expr::Expr;
+
+/// A reward file that was read and found valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RewardSpec {
+    pub(crate) name: String,
+    pub(crate) digest: Digest,
+    pub(crate) gate: Gate,
+    pub(crate) terms: Vec<Term>,
+    pub(crate) combine: Combine,
+    pub(crate) clamp: Option<(f64, f64)>,
+    pub(crate) mask: Option<Condition>,
+    pub(crate) group_min_valid: f64,
+    pub(crate) range: (f64, f64),
+}
+
+/// What a record has to meet before its terms count.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Gate {
+    pub(crate) require: Vec<Condition>,
+    pub(crate) on_fail: f64,
+    pub(crate) tampered: f64,
+}
+
+/// A condition with its text, so that a score can name it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Condition {
+    pub(crate) text: Arc<str>,
+    pub(crate) expr: Expr,
+}
+
+/// One part of the sum.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Term {
+    pub(crate) name: Arc<str>,
+    pub(crate) when: Option<Expr>,
+    pub(crate) value: Expr,
+    pub(crate) weight: f64,
+}
+
+/// How weighted terms become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Combine {
+    Sum,
+    Mean,
+    Product,
+    Min,
+}
+
+impl RewardSpec {
+    /// Reads a reward file. `file` is its name in errors; nothing is opened.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, in the order of the file.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, Vec<RewardError>> {
+        read::read(text, file)
+    }
+
+    /// Returns one of the files that come with Assay: `pass` or `swe-default`.
+    #[must_use]
+    pub fn preset(name: &str) -> Option<&'static Self> {
+        Self::presets().iter().find(|spec| spec.name == name)
+    }
+
+    /// Returns the files that come with Assay.
+    #[must_use]
+    pub fn presets() -> &'static [Self] {
+        static PRESETS: LazyLock<Vec<RewardSpec>> = LazyLock::new(|| {
+            let files = [
+                ("pass.toml", include_str!("../../presets/pass.toml")),
+                ("swe-default.toml", include_str!("../../presets/swe-default.toml")),
+            ];
+            // A test reads each of them.
+            files
+                .into_iter()
+                .filter_map(|(file, text)| RewardSpec::parse(text, Path::new(file)).ok())
+                .collect()
+        });
+        &PRESETS
+    }
+
+    /// Returns the file that holds where a request names none: `pass` for functions and programs,
+    /// `swe-default` for what changes a repository.
+    #[must_use]
+    pub fn default_for(kind: SubmissionKind) -> &'static Self {
+        let default = match kind {
+            SubmissionKind::Function | SubmissionKind::Program => 0,
+            SubmissionKind::Patch | SubmissionKind::Files | SubmissionKind::Episode => 1,
+        };
+        &Self::presets()[default]
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the digest of its text.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Returns the fraction of a group that has to be valid; with less, the group is better left
+    /// out.
+    #[must_use]
+    pub fn group_min_valid(&self) -> f64 {
+        self.group_min_valid
+    }
+
+    /// Returns the names of its terms: those of every score's components, in order.
+    pub fn terms(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().map(|term| &*term.name)
+    }
+
+    /// Returns bounds that every reward lies between.
+    #[must_use]
+    pub fn range(&self) -> (f64, f64) {
+        self.range
+    }
+}
+
+/// What is wrong with a reward file, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RewardError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// What is wrong, as a fragment.
+    pub message: String,
+}
+
+impl fmt::Display for RewardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)
+    }
+}
+
+impl std::error::Error for RewardError {}

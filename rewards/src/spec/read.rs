@@ -1,0 +1,461 @@
+//! From the text of a reward file to a [`RewardSpec`], with every mistake at its place.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use assay_repos::Digest;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{Combine, Condition, Gate, RewardError, RewardSpec, Term};
+use crate::{
+    expr::{self, Checked, Expr, Range},
+    facts::nearest,
+};
+
+/// Largest file, in bytes.
+const MAX_FILE: usize = 256 << 10;
+/// Most terms, and most conditions of a gate.
+const MAX_ITEMS: usize = 100;
+/// Largest magnitude of a number in a file.
+const MAX_NUMBER: f64 = 1e12;
+
+pub(super) fn read(text: &str, file: &Path) -> Result<RewardSpec, Vec<RewardError>> {
+    let mut reader = Reader { text, file, errors: Vec::new() };
+    if text.len() > MAX_FILE {
+        reader.error(0, format!("larger than {MAX_FILE} bytes"));
+        return Err(reader.errors);
+    }
+    match DeTable::parse(text) {
+        Err(error) => {
+            let at = error.span().map_or(0, |span| span.start);
+            reader.error(at, error.message().trim_end().replace('\n', ", "));
+        }
+        Ok(document) => {
+            if let Some(spec) = reader.document(document.get_ref())
+                && reader.errors.is_empty()
+            {
+                return Ok(spec);
+            }
+        }
+    }
+    reader.errors.sort_by_key(|error| (error.line, error.column));
+    Err(reader.errors)
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    file: &'t Path,
+    errors: Vec<RewardError>,
+}
+
+/// A table of the file: what it is called in messages, and where it starts.
+#[derive(Clone, Copy)]
+struct Table<'t> {
+    table: &'t DeTable<'t>,
+    name: &'t str,
+    at: usize,
+}
+
+/// An expression, what is known of it, and where it starts.
+struct Read {
+    text: Arc<str>,
+    expr: Expr,
+    checked: Checked,
+    at: usize,
+}
+
+impl<'t> Reader<'t> {
+    /// `None` when something that is needed is wrong, which has been told.
+    fn document(&mut self, table: &DeTable<'_>) -> Option<RewardSpec> {
+        let root = Table { table, name: "the file", at: 0 };
+        self.keys(root, &["schema", "name", "gate", "term", "combine", "mask"]);
+        match self.number(root, "schema") {
+            Some((1.0, _)) => {}
+            Some((_, at)) => self.error(at, "schema is not 1, the only one there is"),
+            None => self.missing(root, "schema", "schema = 1"),
+        }
+        let name = self.name(root);
+        let gate = self.gate(root);
+        let (terms, ranges) = self.terms(root)?;
+        let (combine, clamp) = self.combine(root);
+        let (mask, group_min_valid) = self.mask(root);
+        if !self.errors.is_empty() {
+            return None;
+        }
+        let range = self.range(root, combine, clamp, &terms, &ranges, &gate)?;
+        Some(RewardSpec {
+            name: name?,
+            digest: Digest::of(self.text),
+            gate,
+            terms,
+            combine,
+            clamp,
+            mask,
+            group_min_valid,
+            range,
+        })
+    }
+
+    fn gate(&mut self, root: Table<'_>) -> Gate {
+        let mut gate = Gate { require: Vec::new(), on_fail: 0.0, tampered: 0.0 };
+        let Some(table) = self.table(root, "gate", "[gate]") else { return gate };
+        self.keys(table, &["require", "on_fail", "tampered"]);
+        gate.on_fail = self.number(table, "on_fail").map_or(0.0, |(number, _)| number);
+        gate.tampered = self.number(table, "tampered").map_or(gate.on_fail, |(number, _)| number);
+        if let Some(value) = get(table, "require") {
+            let DeValue::Array(items) = value.get_ref() else {
+                self.wrong(value, "require", "a list of conditions");
+                return gate;
+            };
+            if items.len() > MAX_ITEMS {
+                self.error(value.span().start, format!("more than {MAX_ITEMS} conditions"));
+                return gate;
+            }
+            for item in items.iter() {
+                gate.require.extend(self.condition(item, "require"));
+            }
+        }
+        gate
+    }
+
+    fn terms(&mut self, root: Table<'_>) -> Option<(Vec<Term>, Vec<(f64, f64)>)> {
+        let Some(value) = get(root, "term") else {
+            self.missing(root, "term", "[[term]]");
+            return None;
+        };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.error(value.span().start, "terms are a list: write `[[term]]`, not `[term]`");
+            return None;
+        };
+        if items.is_empty() || items.len() > MAX_ITEMS {
+            self.error(value.span().start, format!("a file has 1 to {MAX_ITEMS} terms"));
+            return None;
+        }
+        let (mut terms, mut ranges, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for item in items.iter() {
+            let DeValue::Table(table) = item.get_ref() else {
+                self.wrong(item, "term", "a table");
+                continue;
+            };
+            let table = Table { table, name: "[[term]]", at: item.span().start };
+            let Some((term, range)) = self.term(table) else { continue };
+            if !names.insert(Arc::clone(&term.name)) {
+                let at = get(table, "name").map_or(table.at, |value| value.span().start);
+                self.error(at, format!("a second term `{}`", term.name));
+            }
+            terms.push(term);
+            ranges.push(range);
+        }
+        Some((terms, ranges))
+    }
+
+    fn term(&mut self, table: Table<'_>) -> Option<(Term, (f64, f64))> {
+        self.keys(table, &["name", "when", "value", "weight"]);
+        let name = self.name(table);
+        let weight = self.number(table, "weight").map_or(1.0, |(number, _)| number);
+        let when = get(table, "when").map(|value| self.expression(value, "when"));
+        let value = match get(table, "value") {
+            Some(value) => self.expression(value, "value"),
+            None => {
+                self.missing(table, "value", "value = \"must_pass.fraction\"");
+                None
+            }
+        };
+        let conditional = when.is_some();
+        let when = match when {
+            Some(Some(when)) => Some(self.test(when, "when", "the term never counts")?.expr),
+            Some(None) => return None, // told
+            None => None,
+        };
+        let value = value?;
+        let Some((lo, hi)) = value.checked.range.as_number() else {
+            self.error(value.at, "a term's value is a number or a condition, not text");
+            return None;
+        };
+        if let Some(always) = value.checked.always {
+            self.error(value.at, format!("the value is always {always}: the term says nothing"));
+        } else if lo == hi && (lo == 0.0 || !conditional) {
+            let hint = if lo == 0.0 { "" } else { "; give it a `when`" };
+            self.error(value.at, format!("the value is always {lo}: the term says nothing{hint}"));
+        }
+        let term = Term { name: name?.into(), when, value: value.expr, weight };
+        Some((term, (lo, hi)))
+    }
+
+    fn combine(&mut self, root: Table<'_>) -> (Combine, Option<(f64, f64)>) {
+        const OPS: &[(&str, Combine)] = &[
+            ("sum", Combine::Sum),
+            ("mean", Combine::Mean),
+            ("product", Combine::Product),
+            ("min", Combine::Min),
+        ];
+        let Some(table) = self.table(root, "combine", "[combine]") else {
+            return (Combine::Sum, None);
+        };
+        self.keys(table, &["op", "clamp"]);
+        let op = self.string(table, "op").map_or(Combine::Sum, |(op, at)| {
+            OPS.iter().find(|(name, _)| *name == op).map_or_else(
+                || {
+                    let names: Vec<_> = OPS.iter().map(|(name, _)| *name).collect();
+                    let near = nearest(&op, names.iter().copied());
+                    let near = near.map(|near| format!("; did you mean `{near}`?"));
+                    let or = near.unwrap_or_else(|| format!("; it is one of {}", names.join(", ")));
+                    self.error(at, format!("unknown op `{op}`{or}"));
+                    Combine::Sum
+                },
+                |(_, op)| *op,
+            )
+        });
+        let clamp = get(table, "clamp").and_then(|value| self.bounds(value));
+        (op, clamp)
+    }
+
+    fn bounds(&mut self, value: &Spanned<DeValue<'_>>) -> Option<(f64, f64)> {
+        let at = value.span().start;
+        if let DeValue::Array(items) = value.get_ref()
+            && items.len() == 2
+        {
+            let mut ends = items.iter().map(|item| self.as_number(item, "clamp"));
+            let (lo, hi) = (ends.next()??, ends.next()??);
+            if lo < hi {
+                return Some((lo, hi));
+            }
+            self.error(at, "the lower bound is not below the upper one");
+            return None;
+        }
+        self.wrong(value, "clamp", "two numbers, as in `clamp = [-1.0, 1.0]`");
+        None
+    }
+
+    fn mask(&mut self, root: Table<'_>) -> (Option<Condition>, f64) {
+        let Some(table) = self.table(root, "mask", "[mask]") else { return (None, 0.0) };
+        self.keys(table, &["when", "group_min_valid"]);
+        let when = get(table, "when").and_then(|value| self.condition(value, "when"));
+        let min_valid = match self.number(table, "group_min_valid") {
+            Some((number, _)) if (0.0..=1.0).contains(&number) => number,
+            Some((_, at)) => {
+                self.error(at, "group_min_valid is not from 0 to 1: it is a part of the group");
+                0.0
+            }
+            None => 0.0,
+        };
+        (when, min_valid)
+    }
+
+    /// Bounds every reward that the file can give, and thereby rules out that one is not finite.
+    fn range(
+        &mut self,
+        root: Table<'_>,
+        combine: Combine,
+        clamp: Option<(f64, f64)>,
+        terms: &[Term],
+        values: &[(f64, f64)],
+        gate: &Gate,
+    ) -> Option<(f64, f64)> {
+        let at = get(root, "term").map_or(0, |value| value.span().start);
+        let counted = || terms.iter().zip(values).filter(|(term, _)| term.weight != 0.0);
+        if counted().next().is_none() {
+            self.error(at, "every term has weight 0: the reward says nothing");
+            return None;
+        }
+        if combine == Combine::Mean && counted().any(|(term, _)| term.weight < 0.0) {
+            self.error(at, "a mean takes no negative weights; make the value negative");
+            return None;
+        }
+        // A term that doesn't apply drops out, so that 0 (nothing applies) and every part of the
+        // whole are possible: wide, and safe.
+        let parts = counted().map(|(term, (lo, hi))| {
+            let (a, b) = (term.weight * lo, term.weight * hi);
+            (a.min(b), a.max(b))
+        });
+        let (lo, hi) = match combine {
+            Combine::Sum => parts.fold((0.0, 0.0), |(lo, hi), (a, b)| {
+                (lo + f64::min(a, 0.0), hi + f64::max(b, 0.0))
+            }),
+            Combine::Mean => counted().fold((0.0_f64, 0.0_f64), |(lo, hi), (_, (a, b))| {
+                (lo.min(*a), hi.max(*b))
+            }),
+            Combine::Min => parts.fold((0.0_f64, 0.0_f64), |(lo, hi), (a, b)| (lo.min(a), hi.max(b))),
+            Combine::Product => {
+                let most = parts.fold(1.0, |most, (a, b)| most * a.abs().max(b.abs()).max(1.0));
+                (-most, most)
+            }
+        };
+        if !(lo.is_finite() && hi.is_finite() && hi - lo < f64::MAX) {
+            self.error(at, "the reward may be too large for a number; clamp its terms");
+            return None;
+        }
+        let (lo, hi) = clamp.map_or((lo, hi), |(least, most)| {
+            (lo.max(least).min(most), hi.max(least).min(most))
+        });
+        Some((lo.min(gate.on_fail).min(gate.tampered), hi.max(gate.on_fail).max(gate.tampered)))
+    }
+
+    fn condition(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Condition> {
+        let read = self.expression(value, key)?;
+        let why = if key == "require" { "no record passes the gate" } else { "it never masks" };
+        let Read { text, expr, .. } = self.test(read, key, why)?;
+        Some(Condition { text, expr })
+    }
+
+    /// Refuses an expression that is no condition, or one that is always the same.
+    fn test(&mut self, read: Read, key: &str, never: &str) -> Option<Read> {
+        if !matches!(read.checked.range, Range::Bool { .. }) {
+            let message = format!("`{key}` takes a condition; compare with something, as in `> 0`");
+            self.error(read.at, message);
+            return None;
+        }
+        match read.checked.always {
+            Some(true) => self.error(read.at, format!("`{key}` is always true; leave it out")),
+            Some(false) => self.error(read.at, format!("`{key}` is always false: {never}")),
+            None => return Some(read),
+        }
+        None
+    }
+
+    fn expression(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Read> {
+        let DeValue::String(text) = value.get_ref() else {
+            self.wrong(value, key, "an expression in quotes");
+            return None;
+        };
+        let at = self.content_start(value.span(), text);
+        let place = |offset: usize| at.map_or(value.span().start, |at| at + offset);
+        let parsed = expr::parse(text).map_err(|error| vec![error]);
+        match parsed.and_then(|expr| expr::check(&expr).map(|checked| (expr, checked))) {
+            Ok((expr, checked)) => {
+                Some(Read { text: text.trim().into(), expr, checked, at: place(0) })
+            }
+            Err(errors) => {
+                for error in errors {
+                    self.error(place(error.at), error.message);
+                }
+                None
+            }
+        }
+    }
+
+    /// Finds where the text of a string literal starts, when it stands there as it is: with
+    /// escapes in it, no offset in the text is an offset in the file.
+    fn content_start(&self, span: std::ops::Range<usize>, text: &str) -> Option<usize> {
+        let literal = self.text.get(span.clone())?;
+        let skip = literal.len() - literal.trim_start_matches(['"', '\'']).len();
+        let skip = if skip >= 3 { 3 } else { skip.min(1) };
+        let rest = literal.get(skip..)?;
+        let newline = if skip == 3 { rest.len() - rest.trim_start_matches(['\r', '\n']).len() } else { 0 };
+        let newline = newline.min(if rest.starts_with('\r') { 2 } else { 1 });
+        rest.get(newline..)?.starts_with(text).then_some(span.start + skip + newline)
+    }
+
+    fn name(&mut self, table: Table<'_>) -> Option<String> {
+        let Some((name, at)) = self.string(table, "name") else {
+            if get(table, "name").is_none() {
+                self.missing(table, "name", "name = \"...\"");
+            }
+            return None;
+        };
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+            return Some(name);
+        }
+        self.error(at, "a name is 1 to 64 letters, digits, `.`, `_` or `-`");
+        None
+    }
+
+    fn table<'r>(&mut self, parent: Table<'r>, key: &str, name: &'r str) -> Option<Table<'r>> {
+        let value = get(parent, key)?;
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Table { table, name, at: value.span().start }),
+            _ => {
+                self.wrong(value, key, "a table");
+                None
+            }
+        }
+    }
+
+    fn string(&mut self, table: Table<'_>, key: &str) -> Option<(String, usize)> {
+        let value = get(table, key)?;
+        match value.get_ref() {
+            DeValue::String(text) => Some((text.clone().into_owned(), value.span().start)),
+            _ => {
+                self.wrong(value, key, "text in quotes");
+                None
+            }
+        }
+    }
+
+    fn number(&mut self, table: Table<'_>, key: &str) -> Option<(f64, usize)> {
+        let value = get(table, key)?;
+        Some((self.as_number(value, key)?, value.span().start))
+    }
+
+    fn as_number(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<f64> {
+        let number = match value.get_ref() {
+            DeValue::Integer(integer) => {
+                i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|i| i as f64)
+            }
+            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+            _ => {
+                self.wrong(value, key, "a number");
+                return None;
+            }
+        };
+        let number = number.filter(|number| number.abs() <= MAX_NUMBER);
+        if number.is_none() {
+            let message = format!("`{key}` is not from -{MAX_NUMBER:e} to {MAX_NUMBER:e}");
+            self.error(value.span().start, message);
+        }
+        number
+    }
+
+    fn keys(&mut self, table: Table<'_>, known: &[&str]) {
+        for key in table.table.keys() {
+            let word = key.get_ref();
+            if known.contains(&&**word) {
+                continue;
+            }
+            let near = nearest(word, known.iter().copied());
+            let near = near.map(|near| format!("did you mean `{near}`?"));
+            let hint = near.unwrap_or_else(|| format!("it takes {}", known.join(", ")));
+            self.error(key.span().start, format!("unknown key `{word}` in {}; {hint}", table.name));
+        }
+    }
+
+    fn missing(&mut self, table: Table<'_>, key: &str, example: &str) {
+        let message = format!("`{key}` is missing in {}: `{example}`", table.name);
+        self.error(table.at, message);
+    }
+
+    fn wrong(&mut self, value: &Spanned<DeValue<'_>>, key: &str, expected: &str) {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "text",
+            DeValue::Integer(_) | DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.error(value.span().start, format!("`{key}` takes {expected}, found {found}"));
+    }
+
+    fn error(&mut self, at: usize, message: impl Into<String>) {
+        let mut at = at.min(self.text.len());
+        while !self.text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let before = &self.text[..at];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        self.errors.push(RewardError {
+            file: self.file.to_owned(),
+            line: before.matches('\n').count() as u32 + 1,
+            column: before[line_start..].chars().count() as u32 + 1,
+            message: message.into(),
+        });
+    }
+}
+
+fn get<'r>(table: Table<'r>, key: &str) -> Option<&'r Spanned<DeValue<'r>>> {
+    let value = table.table.get(key)?;
+    Some(value)
+}
