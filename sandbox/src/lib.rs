@@ -4,8 +4,12 @@
 //! The crate has never heard of tasks, tests or gRPC; it knows trees, limits and processes.
 
 mod backend;
+mod collect;
+#[cfg(feature = "docker")]
+pub mod docker;
 mod execution;
 mod fake;
+pub mod native;
 mod spec;
 
 pub use backend::{Backend, BackendError, BackendResult, Sandbox};

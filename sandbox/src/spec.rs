@@ -1,8 +1,17 @@
 //! What a sandbox is made of and what it is asked to run.
 
-use std::{collections::BTreeMap, fmt, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use uuid::Uuid;
+
+use crate::{BackendError, BackendResult};
 
 /// One sandbox, from `create` until it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,4 +156,93 @@ pub enum ChannelEnd {
     /// An open descriptor of ours, such as one end of a socket pair whose other end another
     /// sandbox has. `docker` refuses it.
     Fd(OwnedFd),
+}
+
+/// Checks what no machine could do.
+pub(crate) fn check(spec: &SandboxSpec) -> BackendResult<()> {
+    if !is_plain_absolute(&spec.workdir) {
+        return bad(format!("work directory {:?} is not a plain absolute path", spec.workdir));
+    }
+    for mount in ["/proc", "/dev"] {
+        if spec.workdir.starts_with(mount) {
+            return bad(format!("work directory {:?} lies in {mount}", spec.workdir));
+        }
+    }
+    for layer in &spec.layers {
+        match layer {
+            Layer::Dir(path) if !path.is_dir() => {
+                return bad(format!("layer {} is no directory", path.display()));
+            }
+            Layer::Dir(_) => {}
+            Layer::Files(files) => check_files(files)?,
+        }
+    }
+    for path in spec.trusted.keys() {
+        if !is_plain_absolute(path) {
+            return bad(format!("trusted file {path:?} is not a plain absolute path"));
+        }
+        let hidden = [&*spec.workdir, Path::new("/tmp"), Path::new("/dev"), Path::new("/proc")];
+        if let Some(place) = hidden.iter().find(|place| path.starts_with(place)) {
+            return bad(format!("trusted file {path:?} would be hidden by {place:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_files(files: &BTreeMap<PathBuf, FileEntry>) -> BackendResult<()> {
+    for path in files.keys() {
+        if !is_plain_relative(path) {
+            return bad(format!("file {path:?} is not a plain relative path"));
+        }
+        // A path through a file or a link of the same layer; below an absent one is a new directory.
+        let above = path.ancestors().skip(1).find(|above| {
+            files.get(*above).is_some_and(|entry| !matches!(entry, FileEntry::Absent))
+        });
+        if let Some(above) = above {
+            return bad(format!("file {path:?} lies below {above:?}, which is no directory"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks what no machine could do.
+pub(crate) fn check_command(command: &Command) -> BackendResult<()> {
+    let Some(program) = command.argv.first() else { return bad("empty argv".to_owned()) };
+    if !program.starts_with('/') {
+        return bad(format!("program {program:?} is not an absolute path"));
+    }
+    if !command.cwd.as_os_str().is_empty() && !is_plain_relative(&command.cwd) {
+        return bad(format!("cwd {:?} is not a plain relative path", command.cwd));
+    }
+    let strings = command.argv.iter().chain(command.env.keys()).chain(command.env.values());
+    if let Some(string) = strings.into_iter().find(|string| string.contains('\0')) {
+        return bad(format!("{string:?} holds a NUL byte"));
+    }
+    if let Some(name) = command.env.keys().find(|name| name.is_empty() || name.contains('=')) {
+        return bad(format!("{name:?} is no name of an environment variable"));
+    }
+    for (number, channel) in command.channels.iter().enumerate() {
+        if !(3..64).contains(&channel.fd) {
+            return bad(format!("channel descriptor {} is not between 3 and 63", channel.fd));
+        }
+        if command.channels[..number].iter().any(|other| other.fd == channel.fd) {
+            return bad(format!("two channels have descriptor {}", channel.fd));
+        }
+    }
+    Ok(())
+}
+
+fn bad<T>(what: String) -> BackendResult<T> {
+    Err(BackendError::Spec(what))
+}
+
+fn is_plain_absolute(path: &Path) -> bool {
+    path.strip_prefix("/").is_ok_and(is_plain_relative)
+}
+
+/// Whether a path is relative, not empty, and all its components are names.
+fn is_plain_relative(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    let plain = |part: &[u8]| !matches!(part, b"" | b"." | b"..") && part.len() < 256;
+    !bytes.contains(&0) && bytes.len() < 4096 && bytes.split(|byte| *byte == b'/').all(plain)
 }

@@ -1,0 +1,249 @@
+//! What the service asks a slot to do, and what the slot answers.
+
+use std::{collections::BTreeMap, os::unix::ffi::OsStrExt, path::Path};
+
+use super::wire::{Reader, Writer};
+use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec};
+
+/// A directory that a sandbox is built on.
+#[derive(Debug)]
+pub(super) enum Source<'a> {
+    /// The next descriptor of the message: a detached mount with the sandbox's ids.
+    Mount,
+    /// A path that the slot opens itself, in its copy of the host's mount namespace.
+    Path(&'a [u8]),
+}
+
+/// One layer of the work tree.
+#[derive(Debug)]
+pub(super) enum JobLayer<'a> {
+    Dir(Source<'a>),
+    Files(Vec<(&'a [u8], JobEntry<'a>)>),
+}
+
+/// One entry of a files layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum JobEntry<'a> {
+    File { content: &'a [u8], executable: bool },
+    Symlink(&'a [u8]),
+    Absent,
+}
+
+/// Limits in the units of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct JobLimits {
+    pub(super) wall_ns: u64,
+    pub(super) cpu_ns: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) pids: u64,
+    pub(super) disk_bytes: u64,
+    pub(super) inodes: u64,
+}
+
+/// One sandbox and the command to run in it.
+///
+/// The descriptors of its message are stdin, stdout, stderr, one for each of `channels`, one for
+/// each [`Source::Mount`] (image, then layers), and the memory file when the message was too long.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    pub(super) image: Source<'a>,
+    pub(super) workdir: &'a [u8],
+    pub(super) layers: Vec<JobLayer<'a>>,
+    pub(super) trusted: Vec<(&'a [u8], &'a [u8])>,
+    pub(super) limits: JobLimits,
+    pub(super) argv: Vec<&'a [u8]>,
+    pub(super) env: Vec<&'a [u8]>,
+    pub(super) cwd: &'a [u8],
+    pub(super) channels: Vec<i32>,
+}
+
+const MOUNT: u64 = 0;
+const PATH: u64 = 1;
+const FILES: u64 = 2;
+
+/// Encodes a job. With `mounts`, directories travel as descriptors, else as paths.
+pub(super) fn encode(spec: &SandboxSpec, image: &Path, command: &Command, mounts: bool) -> Vec<u8> {
+    let mut to = Writer(Vec::with_capacity(1024));
+    let source = |to: &mut Writer, path: &Path| {
+        if mounts {
+            to.u64(MOUNT);
+        } else {
+            to.u64(PATH);
+            to.bytes(path.as_os_str().as_bytes());
+        }
+    };
+    source(&mut to, image);
+    to.bytes(spec.workdir.as_os_str().as_bytes());
+    to.u64(spec.layers.len() as u64);
+    for layer in &spec.layers {
+        match layer {
+            Layer::Dir(path) => source(&mut to, path),
+            Layer::Files(files) => {
+                to.u64(FILES);
+                encode_files(&mut to, files);
+            }
+        }
+    }
+    to.u64(spec.trusted.len() as u64);
+    for (path, content) in spec.trusted.iter() {
+        to.bytes(path.as_os_str().as_bytes());
+        to.bytes(content);
+    }
+    encode_limits(&mut to, &spec.limits);
+    to.u64(command.argv.len() as u64);
+    command.argv.iter().for_each(|argument| to.bytes(argument.as_bytes()));
+    to.u64(command.env.len() as u64);
+    command.env.iter().for_each(|(name, value)| to.bytes(format!("{name}={value}").as_bytes()));
+    to.bytes(command.cwd.as_os_str().as_bytes());
+    to.u64(command.channels.len() as u64);
+    command.channels.iter().for_each(|channel| to.u64(channel.fd as u64));
+    to.0
+}
+
+fn encode_files(to: &mut Writer, files: &BTreeMap<std::path::PathBuf, FileEntry>) {
+    to.u64(files.len() as u64);
+    for (path, entry) in files {
+        to.bytes(path.as_os_str().as_bytes());
+        match entry {
+            FileEntry::File { content, executable } => {
+                to.u64(u64::from(*executable));
+                to.bytes(content);
+            }
+            FileEntry::Symlink(target) => {
+                to.u64(2);
+                to.bytes(target.as_os_str().as_bytes());
+            }
+            FileEntry::Absent => to.u64(3),
+        }
+    }
+}
+
+fn encode_limits(to: &mut Writer, limits: &Limits) {
+    to.u64(u64::try_from(limits.wall.as_nanos()).unwrap_or(u64::MAX));
+    to.u64(u64::try_from(limits.cpu.as_nanos()).unwrap_or(u64::MAX));
+    to.u64(limits.memory_bytes);
+    to.u64(limits.pids.into());
+    to.u64(limits.disk_bytes);
+    to.u64(limits.inodes);
+}
+
+/// Decodes a job; `None` when the bytes are no job.
+pub(super) fn decode(bytes: &[u8]) -> Option<Job<'_>> {
+    let mut from = Reader(bytes);
+    let from = &mut from;
+    let image = match from.u64()? {
+        MOUNT => Source::Mount,
+        PATH => Source::Path(from.bytes()?),
+        _ => return None,
+    };
+    Some(Job {
+        image,
+        workdir: from.bytes()?,
+        layers: from.list(|from| {
+            Some(match from.u64()? {
+                MOUNT => JobLayer::Dir(Source::Mount),
+                PATH => JobLayer::Dir(Source::Path(from.bytes()?)),
+                FILES => JobLayer::Files(from.list(|from| Some((from.bytes()?, entry(from)?)))?),
+                _ => return None,
+            })
+        })?,
+        trusted: from.list(|from| Some((from.bytes()?, from.bytes()?)))?,
+        limits: JobLimits {
+            wall_ns: from.u64()?,
+            cpu_ns: from.u64()?,
+            memory_bytes: from.u64()?,
+            pids: from.u64()?,
+            disk_bytes: from.u64()?,
+            inodes: from.u64()?,
+        },
+        argv: from.list(Reader::bytes)?,
+        env: from.list(Reader::bytes)?,
+        cwd: from.bytes()?,
+        channels: from.list(|from| i32::try_from(from.u64()?).ok())?,
+    })
+}
+
+fn entry<'a>(from: &mut Reader<'a>) -> Option<JobEntry<'a>> {
+    Some(match from.u64()? {
+        flag @ (0 | 1) => JobEntry::File { content: from.bytes()?, executable: flag == 1 },
+        2 => JobEntry::Symlink(from.bytes()?),
+        3 => JobEntry::Absent,
+        _ => return None,
+    })
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// A step of making the sandbox failed, with this errno.
+    Failed { step: String, errno: i32 },
+    /// The command ran, and everything in the sandbox is dead.
+    Done(Done),
+}
+
+/// The facts of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    /// The limit that it was killed for.
+    pub(super) limit: Option<LimitKind>,
+    /// The raw wait status of the command.
+    pub(super) wait_status: i32,
+    pub(super) wall_ns: u64,
+    pub(super) cpu_ns: u64,
+    pub(super) peak_memory_bytes: u64,
+    pub(super) setup_ns: u64,
+    pub(super) pids_refused: u64,
+}
+
+const LIMITS: [LimitKind; 4] =
+    [LimitKind::Wall, LimitKind::WallStarved, LimitKind::Cpu, LimitKind::Memory];
+
+impl Report {
+    /// Encodes the report.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut to = Writer::default();
+        match self {
+            Self::Failed { step, errno } => {
+                to.u64(0);
+                to.bytes(step.as_bytes());
+                to.u64(*errno as u64);
+            }
+            Self::Done(done) => {
+                to.u64(1);
+                let limit = done.limit.and_then(|kind| LIMITS.iter().position(|k| *k == kind));
+                to.u64(limit.map_or(0, |position| position as u64 + 1));
+                to.u64(u64::from(done.wait_status as u32));
+                to.u64(done.wall_ns);
+                to.u64(done.cpu_ns);
+                to.u64(done.peak_memory_bytes);
+                to.u64(done.setup_ns);
+                to.u64(done.pids_refused);
+            }
+        }
+        to.0
+    }
+
+    /// Decodes a report; `None` when the bytes are none.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut from = Reader(bytes);
+        Some(match from.u64()? {
+            0 => Self::Failed {
+                step: String::from_utf8_lossy(from.bytes()?).into_owned(),
+                errno: from.u64()? as i32,
+            },
+            1 => Self::Done(Done {
+                limit: match from.u64()? {
+                    0 => None,
+                    n => Some(*LIMITS.get(n as usize - 1)?),
+                },
+                wait_status: from.u64()? as i32,
+                wall_ns: from.u64()?,
+                cpu_ns: from.u64()?,
+                peak_memory_bytes: from.u64()?,
+                setup_ns: from.u64()?,
+                pids_refused: from.u64()?,
+            }),
+            _ => return None,
+        })
+    }
+}

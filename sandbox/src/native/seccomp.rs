@@ -1,0 +1,185 @@
+//! The system calls that sandboxed programs are refused.
+//!
+//! Everything that could change mounts, namespaces, keys, other processes or the kernel is denied;
+//! what tests of ordinary programs use is allowed. Namespaces and missing capabilities stop most of
+//! it anyway: the filter takes away the kernel code behind it.
+
+use std::{collections::BTreeMap, io};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, sock_filter,
+};
+
+/// Denied whatever their arguments.
+const DENIED: &[i64] = &[
+    // mounts
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_fanotify_init,
+    // namespaces
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    // handles of files that no path leads to
+    libc::SYS_open_by_handle_at,
+    libc::SYS_name_to_handle_at,
+    // keys
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // other processes
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    // large attack surfaces of the kernel
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_userfaultfd,
+    libc::SYS_memfd_secret,
+    // the machine
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_reboot,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_acct,
+    libc::SYS_syslog,
+    libc::SYS_vhangup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_uselib,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_sysfs,
+];
+
+/// Namespace flags of `clone`, whose lowest byte is a signal.
+const NAMESPACES: &[i32] = &[
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
+/// Address families that `socket` makes: no raw packets, no host's virtual machine sockets, no
+/// kernel crypto.
+const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Compiles the filter.
+pub(super) fn compile() -> io::Result<BpfProgram> {
+    let broken = |e: seccompiler::BackendError| io::Error::other(e.to_string());
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        DENIED.iter().map(|call| (*call, Vec::new())).collect();
+
+    let any_namespace = NAMESPACES
+        .iter()
+        .map(|flag| {
+            let flag = u64::from(*flag as u32);
+            rule(&[(0, SeccompCmpOp::MaskedEq(flag), flag)])
+        })
+        .collect::<Result<_, _>>()
+        .map_err(broken)?;
+    rules.insert(libc::SYS_clone, any_namespace);
+
+    let other_family: Vec<_> =
+        FAMILIES.iter().map(|family| (0, SeccompCmpOp::Ne, *family as u64)).collect();
+    let raw_internet = |family: i32| {
+        // The low bits of the type; the high ones are flags.
+        [
+            (0, SeccompCmpOp::Eq, family as u64),
+            (1, SeccompCmpOp::MaskedEq(0xf), libc::SOCK_RAW as u64),
+        ]
+    };
+    let sockets = [
+        rule(&other_family),
+        rule(&raw_internet(libc::AF_INET)),
+        rule(&raw_internet(libc::AF_INET6)),
+    ];
+    rules.insert(libc::SYS_socket, sockets.into_iter().collect::<Result<_, _>>().map_err(broken)?);
+
+    const TIOCLINUX: u64 = 0x541C;
+    let terminal =
+        [libc::TIOCSTI, TIOCLINUX].map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]));
+    rules.insert(libc::SYS_ioctl, terminal.into_iter().collect::<Result<_, _>>().map_err(broken)?);
+
+    // Asking for the personality (all ones) and setting the usual one are harmless.
+    let unusual = rule(&[(0, SeccompCmpOp::Ne, 0xffff_ffff), (0, SeccompCmpOp::Ne, 0)]);
+    rules.insert(libc::SYS_personality, vec![unusual.map_err(broken)?]);
+
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        TargetArch::try_from(std::env::consts::ARCH).map_err(broken)?,
+    )
+    .map_err(broken)?;
+    let program: BpfProgram = filter.try_into().map_err(broken)?;
+    Ok(prologue().into_iter().chain(program).collect())
+}
+
+fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(
+        conditions
+            .iter()
+            .map(|(argument, op, value)| {
+                SeccompCondition::new(*argument, Dword, op.clone(), *value)
+            })
+            .collect::<Result<_, _>>()?,
+    )
+}
+
+/// What seccompiler can't say: kill x32 calls, which carry the same architecture, and answer
+/// `clone3` with ENOSYS, since a filter can't see its flags and libc then uses `clone`.
+fn prologue() -> Vec<sock_filter> {
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP_EQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const JUMP_GE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const X32_BIT: u32 = 0x4000_0000;
+    let op = |code, k, jt, jf| sock_filter { code, jt, jf, k };
+    vec![
+        op(LOAD, 0, 0, 0), // the call's number
+        op(JUMP_GE, X32_BIT, 0, 1),
+        op(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0, 0),
+        op(JUMP_EQ, libc::SYS_clone3 as u32, 0, 1),
+        op(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0, 0),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_filter_compiles_and_fits_the_kernel() {
+        let program = super::compile().expect("a filter");
+        assert!(program.len() > 100 && program.len() <= 4096, "{} instructions", program.len());
+    }
+}

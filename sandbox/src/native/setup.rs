@@ -1,0 +1,405 @@
+//! Inside the new process: from fresh namespaces to a running command.
+//!
+//! This is pid 1 of the sandbox, a fork of its slot that executes no program itself. It builds the
+//! tree, gives up every right, starts the command, reaps, and exits with it; the kernel then kills
+//! whatever is left.
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    fmt::Write as _,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{
+        CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, mkdirat, mknodat,
+        openat2, symlinkat,
+    },
+    io::Errno,
+    mount::{
+        MountFlags, MoveMountFlags, UnmountFlags, mount, mount_bind, mount_move, move_mount,
+        unmount,
+    },
+};
+
+use super::{
+    cgroup::{Role, SlotFiles},
+    job::{Job, JobEntry, JobLayer},
+    shared::{AtStep, Shared, StepError},
+    sys,
+};
+
+/// What pid 1 needs of its slot.
+pub(super) struct Inside<'a> {
+    pub(super) job: &'a Job<'a>,
+    /// stdin, stdout, stderr and the channels.
+    pub(super) stdio: &'a [OwnedFd],
+    /// The image, then each directory layer: detached mounts.
+    pub(super) mounts: &'a [OwnedFd],
+    pub(super) cgroups: &'a SlotFiles,
+    pub(super) shared: &'a Shared,
+    pub(super) seccomp: &'a [seccompiler::sock_filter],
+    /// A descriptor of the slot's process: readable once it is dead.
+    pub(super) slot: BorrowedFd<'a>,
+}
+
+/// Runs as pid 1.
+pub(super) fn main(inside: &Inside<'_>) -> ! {
+    match start(inside) {
+        Ok(command) => {
+            sys::close_everything();
+            // Reaps orphans, too. The command's end is this process's end and so everybody's.
+            while let Some((pid, status)) = sys::wait_any() {
+                if pid == command {
+                    inside.shared.set_ended(status);
+                    sys::exit_now(0);
+                }
+            }
+            sys::exit_now(1)
+        }
+        Err(e) => {
+            inside.shared.set_failed(&e);
+            sys::exit_now(1)
+        }
+    }
+}
+
+/// Builds the sandbox and starts the command in it; returns the command's process id.
+fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
+    sys::die_with_parent().at("tie the sandbox to its slot")?;
+    // The slot may have died before that.
+    let mut gone = [PollFd::from_borrowed_fd(inside.slot, PollFlags::IN)];
+    poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).at("look for the slot")?;
+    if !gone[0].revents().is_empty() {
+        sys::exit_now(1);
+    }
+    inside.cgroups.join().at("join the cgroups")?;
+    sys::unshare(libc::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
+    rustix::process::umask(Mode::empty());
+    build_tree(inside)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    enter_workdir(inside.job)?;
+    give_up_rights(inside)?;
+    run_command(inside)
+}
+
+/// Bytes and inodes of the trees that the setup itself writes, which don't count as the command's.
+fn own_share(job: &Job<'_>) -> (u64, u64) {
+    let pages = |content: &[u8]| (content.len() as u64).next_multiple_of(4096);
+    let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() as u64 + 2;
+    let mut bytes = 0;
+    let mut inodes = 32 + 2 * job.layers.len() as u64 + depth(job.workdir);
+    for (path, content) in &job.trusted {
+        bytes += pages(content);
+        inodes += depth(path);
+    }
+    for layer in &job.layers {
+        let JobLayer::Files(files) = layer else { continue };
+        for (path, entry) in files {
+            inodes += depth(path);
+            bytes += match entry {
+                JobEntry::File { content, .. } | JobEntry::Symlink(content) => pages(content),
+                JobEntry::Absent => 0,
+            };
+        }
+    }
+    (bytes, inodes)
+}
+
+/// Returns the bytes of memory that the writable tree can take, which the memory limit allows for.
+pub(super) fn disk_bytes(job: &Job<'_>) -> u64 {
+    job.limits.disk_bytes.saturating_add(own_share(job).0)
+}
+
+/// Mounts everything and makes it the root.
+///
+/// The slot's root holds `/box` (for the one tmpfs that all writable trees share), `/new` (the root
+/// to be), `/dev` and the host's `/proc`.
+fn build_tree(inside: &Inside<'_>) -> Result<(), StepError> {
+    let job = inside.job;
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+    let (own_bytes, own_inodes) = own_share(job);
+    let mut options = format!(
+        "mode=755,size={},nr_inodes={}\0",
+        job.limits.disk_bytes.saturating_add(own_bytes).max(4096),
+        job.limits.inodes.saturating_add(own_inodes),
+    );
+    mount("tmpfs", "/box", "tmpfs", quiet, c_str(&options)).at("mount the tmpfs")?;
+    rustix::process::chdir("/box").at("enter the tmpfs")?;
+    for (name, mode) in [
+        ("skel", 0o755),
+        ("image", 0o755),
+        ("up", 0o755),
+        ("wk", 0o755),
+        ("tmp", 0o1777),
+        ("shm", 0o1777),
+    ] {
+        make_directory(name, mode).at("make a directory")?;
+    }
+
+    let mut mounts = inside.mounts.iter();
+    attach(mounts.next(), "image").at("attach the image")?;
+    let mut lowers = Vec::new();
+    for (number, layer) in job.layers.iter().enumerate() {
+        let name = format!("l{number}");
+        make_directory(&name, 0o755).at("make a directory")?;
+        match layer {
+            JobLayer::Dir(_) => attach(mounts.next(), &name).at("attach a layer")?,
+            JobLayer::Files(files) => write_layer(&name, files).at("write a files layer")?,
+        }
+        lowers.push(name);
+    }
+
+    let skeleton = open_directory(CWD, Path::new("skel")).at("open the skeleton")?;
+    let workdir = relative(job.workdir);
+    for path in [Path::new("proc"), Path::new("dev"), Path::new("tmp"), workdir] {
+        make_directories(skeleton.as_fd(), path).at("make a mount point")?;
+    }
+    for (path, content) in &job.trusted {
+        write_file(skeleton.as_fd(), relative(path), content, 0o444).at("write a trusted file")?;
+    }
+    // No upper layer: nothing can make this one writable.
+    let read_only = quiet | MountFlags::RDONLY;
+    mount("overlay", "/new", "overlay", read_only, c"lowerdir=skel:image,userxattr")
+        .at("mount the root overlay")?;
+    mount_move("/dev", "/new/dev").at("move /dev")?;
+    mount_bind("shm", "/new/dev/shm").at("bind /dev/shm")?;
+    mount_bind("tmp", "/new/tmp").at("bind /tmp")?;
+    mount("proc", "/new/proc", "proc", quiet | MountFlags::NOEXEC, c"hidepid=invisible")
+        .or_else(|_| mount("proc", "/new/proc", "proc", quiet | MountFlags::NOEXEC, c""))
+        .at("mount /proc")?;
+
+    let target = Path::new("/new").join(workdir);
+    if lowers.is_empty() {
+        mount_bind("up", &target).at("bind the work tree")?;
+    } else {
+        lowers.reverse();
+        options.clear();
+        let _ = write!(options, "lowerdir={},upperdir=up,workdir=wk,userxattr\0", lowers.join(":"));
+        mount("overlay", &target, "overlay", quiet, c_str(&options))
+            .at("mount the work tree's overlay")?;
+    }
+
+    rustix::process::chdir("/new").at("enter the new root")?;
+    for path in MASKED {
+        // The kernel may lack it.
+        let _ = mount_bind("dev/null", *path);
+    }
+    rustix::process::pivot_root(".", ".").at("pivot the root")?;
+    unmount(".", UnmountFlags::DETACH).at("detach the old root")
+}
+
+/// Files of `/proc` that tell about the machine what no test needs.
+const MASKED: &[&str] = &["proc/kcore", "proc/keys", "proc/key-users", "proc/timer_list"];
+
+fn c_str(options: &str) -> &CStr {
+    CStr::from_bytes_until_nul(options.as_bytes()).unwrap_or_default()
+}
+
+fn relative(path: &[u8]) -> &Path {
+    let path = Path::new(OsStr::from_bytes(path));
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+fn make_directory(name: &str, mode: u32) -> rustix::io::Result<()> {
+    mkdirat(CWD, name, Mode::from_raw_mode(mode))
+}
+
+fn attach(mount: Option<&OwnedFd>, at: &str) -> rustix::io::Result<()> {
+    let mount = mount.ok_or(Errno::BADF)?;
+    move_mount(mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Opens what is below `root`, never through a link or out of it.
+fn open_below(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: u32,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), resolve)
+}
+
+fn open_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    if path.as_os_str().is_empty() {
+        return rustix::io::fcntl_dupfd_cloexec(root, 3);
+    }
+    open_below(root, path, OFlags::PATH | OFlags::DIRECTORY, 0)
+}
+
+/// Makes `path` and its parents below `root`.
+fn make_directories(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    match open_directory(root, path) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let mut at = rustix::io::fcntl_dupfd_cloexec(root, 3)?;
+    for part in path {
+        match mkdirat(&at, part, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e),
+        }
+        at = open_directory(at.as_fd(), Path::new(part))?;
+    }
+    Ok(at)
+}
+
+/// Makes the parent of `path`; returns it and the last component.
+fn parent_of<'p>(root: BorrowedFd<'_>, path: &'p Path) -> rustix::io::Result<(OwnedFd, &'p OsStr)> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let parent = make_directories(root, path.parent().unwrap_or(Path::new("")))?;
+    Ok((parent, name))
+}
+
+fn write_file(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+) -> rustix::io::Result<()> {
+    let (parent, name) = parent_of(root, path)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let file = open_below(parent.as_fd(), Path::new(name), flags, mode)?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        match rustix::io::write(&file, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a files layer into the directory `name`. Paths come in order, parents before children.
+fn write_layer(name: &str, files: &[(&[u8], JobEntry<'_>)]) -> rustix::io::Result<()> {
+    let root = open_directory(CWD, Path::new(name))?;
+    for (number, (path, entry)) in files.iter().enumerate() {
+        let file = Path::new(OsStr::from_bytes(path));
+        match entry {
+            JobEntry::File { content, executable } => {
+                let mode = if *executable { 0o755 } else { 0o644 };
+                write_file(root.as_fd(), file, content, mode)?;
+            }
+            JobEntry::Symlink(target) => {
+                let (parent, name) = parent_of(root.as_fd(), file)?;
+                symlinkat(OsStr::from_bytes(target), &parent, name)?;
+            }
+            JobEntry::Absent => {
+                let replaced = files
+                    .get(number + 1)
+                    .is_some_and(|(next, _)| Path::new(OsStr::from_bytes(next)).starts_with(file));
+                if replaced {
+                    // A directory that hides the ones below it.
+                    make_directories(root.as_fd(), file)?;
+                    let directory =
+                        open_below(root.as_fd(), file, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
+                    fsetxattr(&directory, "user.overlay.opaque", b"y", XattrFlags::empty())?;
+                } else {
+                    // What overlayfs takes for "nothing here": character device 0:0.
+                    let (parent, name) = parent_of(root.as_fd(), file)?;
+                    let mode = Mode::empty();
+                    mknodat(&parent, name, FileType::CharacterDevice, mode, 0)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes `workdir/cwd` the current directory.
+fn enter_workdir(job: &Job<'_>) -> Result<(), StepError> {
+    let cwd = Path::new("/").join(relative(job.workdir)).join(relative(job.cwd));
+    rustix::process::chdir(&cwd).at("enter the working directory")
+}
+
+fn give_up_rights(inside: &Inside<'_>) -> Result<(), StepError> {
+    let limits = &inside.job.limits;
+    let cpu_seconds = limits.cpu_ns.div_ceil(1_000_000_000).saturating_add(2);
+    // With a pids cgroup the process limit is a backstop, and refusals are counted there.
+    let spare = if inside.cgroups.has(Role::PidsMax) { 64 } else { 2 };
+    for (resource, value) in [
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_NOFILE, 1024),
+        (libc::RLIMIT_FSIZE, limits.disk_bytes),
+        (libc::RLIMIT_MEMLOCK, 64 << 10),
+        (libc::RLIMIT_MSGQUEUE, 64 << 10),
+        (libc::RLIMIT_SIGPENDING, 1024),
+        (libc::RLIMIT_STACK, 64 << 20),
+        (libc::RLIMIT_CPU, cpu_seconds),
+        (libc::RLIMIT_NPROC, limits.pids.saturating_add(spare)),
+    ] {
+        sys::limit_resource(resource, value).at("set a resource limit")?;
+    }
+    if !inside.cgroups.has(Role::MemoryMax) {
+        let bytes = limits.memory_bytes.saturating_add(disk_bytes(inside.job));
+        sys::limit_resource(libc::RLIMIT_DATA, bytes).at("limit the memory")?;
+    }
+    sys::drop_capabilities().at("drop the capabilities")?;
+    sys::install_seccomp(inside.seccomp).at("install the seccomp filter")
+}
+
+/// Puts descriptors in their places and starts the command.
+fn run_command(inside: &Inside<'_>) -> Result<i32, StepError> {
+    let job = inside.job;
+    let (stdio, channels) = inside.stdio.split_at(3.min(inside.stdio.len()));
+    // Out of the way of the numbers that channels ask for.
+    let channels = channels
+        .iter()
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 128))
+        .collect::<rustix::io::Result<Vec<_>>>()
+        .at("move a channel")?;
+    let usage = inside.cgroups.get(Role::CpuUsage).map(rustix::io::dup).transpose();
+    for (number, fd) in stdio.iter().enumerate() {
+        sys::dup_to(fd.as_fd(), number as i32).at("connect stdio")?;
+    }
+    sys::close_on_exec_from(3).at("close descriptors")?;
+    let strings =
+        |items: &[&[u8]]| items.iter().map(|s| CString::new(*s)).collect::<Result<Vec<_>, _>>();
+    let nul = "prepare the arguments";
+    let argv = strings(&job.argv).map_err(std::io::Error::other).at(nul)?;
+    let env = strings(&job.env).map_err(std::io::Error::other).at(nul)?;
+    let program = argv.first().cloned().unwrap_or_default();
+    let (argv, env) = (sys::CStrings::new(argv), sys::CStrings::new(env));
+
+    // From here on the command's time counts.
+    if let Ok(Some(usage)) = usage {
+        let _ = rustix::io::pwrite(&usage, b"0", 0);
+    }
+    // `dup_to` may now replace any descriptor below 128: none of them is used again.
+    for (channel, number) in channels.iter().zip(&job.channels) {
+        sys::dup_to(channel.as_fd(), *number).at("connect a channel")?;
+    }
+    inside.shared.set_started(sys::now_ns());
+    match sys::spawn(&program, &argv, &env) {
+        Ok(pid) => Ok(pid),
+        Err(e) => {
+            // As a shell does: a command that can't be executed is one that failed.
+            let missing = e.kind() == std::io::ErrorKind::NotFound;
+            let text = format!("cannot execute {}: {e}\n", program.to_string_lossy());
+            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+            inside.shared.set_ended(if missing { 127 } else { 126 } << 8);
+            sys::exit_now(0)
+        }
+    }
+}
+
+/// Returns the flags of what pid 1 is cloned with.
+pub(super) const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+
+/// Opens the tree at `path` of the caller's mount namespace as a detached, read-only mount.
+///
+/// With `ids`, what the service's user owns there belongs to the user that this namespace maps.
+pub(super) fn detached_mount(path: &Path, ids: Option<BorrowedFd<'_>>) -> std::io::Result<OwnedFd> {
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags)?;
+    sys::seal_mount(tree.as_fd(), ids)?;
+    Ok(tree)
+}

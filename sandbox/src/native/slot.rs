@@ -1,0 +1,428 @@
+//! A slot: one small process in a user namespace of its own that makes one sandbox after another.
+//!
+//! It is forked by the spawner, has one thread, holds the capabilities of its namespace and nothing
+//! on the host, and talks to the service by one socket. When the service, the spawner or the slot
+//! dies, so does the sandbox.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat},
+    mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+        mount_change, mount_remount, unmount,
+    },
+};
+
+use super::{
+    cgroup::{Role, SlotFiles},
+    job::{self, Job, JobLayer, Report, Source},
+    setup::{self, Inside},
+    shared::{AtStep, Shared, StepError},
+    sys::{self, Cloned},
+    watch::{Verdict, Watch},
+    wire,
+};
+
+/// The user that commands run as, inside.
+const INSIDE_ID: u32 = 1000;
+
+/// Which ids a slot has on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HostIds {
+    /// What root inside is: nobody's id, which no process runs as.
+    pub(super) root: u32,
+    /// What the sandboxed user is.
+    pub(super) user: u32,
+}
+
+/// Runs a slot until its socket is closed.
+pub(super) fn main(
+    socket: OwnedFd,
+    ids: Option<HostIds>,
+    cgroups: SlotFiles,
+    seccomp: &[seccompiler::sock_filter],
+) -> ! {
+    let status = match Slot::prepare(ids, cgroups, seccomp) {
+        Ok((mut slot, fds)) => {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            let mut ready = wire::Writer::default();
+            ready.u64(0);
+            ready.u64(slot.fallbacks.len() as u64);
+            slot.fallbacks.iter().for_each(|fallback| ready.bytes(fallback.as_bytes()));
+            match wire::send(&socket, &ready.0, &fds) {
+                Ok(()) => {
+                    drop(fds);
+                    slot.serve(&socket);
+                    0
+                }
+                Err(_) => 1,
+            }
+        }
+        Err(e) => {
+            let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
+            let mut failed = wire::Writer::default();
+            failed.u64(1);
+            failed.0.extend(Report::Failed { step: e.step.to_owned(), errno }.encode());
+            let _ = wire::send(&socket, &failed.0, &[]);
+            1
+        }
+    };
+    sys::exit_now(status)
+}
+
+struct Slot<'a> {
+    /// The namespace whose mounts are the host's, where directories are found by path; `None` where
+    /// the service sends mounts.
+    host_mounts: Option<(OwnedFd, OwnedFd)>,
+    cgroups: SlotFiles,
+    seccomp: &'a [seccompiler::sock_filter],
+    shared: &'static Shared,
+    own_pidfd: OwnedFd,
+    memory_limit: u64,
+    pids_limit: u64,
+    fallbacks: Vec<String>,
+}
+
+impl<'a> Slot<'a> {
+    /// Enters namespaces of its own and lays out the root that sandboxes start from. Returns, for a
+    /// service that is root, the id mappings of layers and of images.
+    fn prepare(
+        ids: Option<HostIds>,
+        cgroups: SlotFiles,
+        seccomp: &'a [seccompiler::sock_filter],
+    ) -> Result<(Self, Vec<OwnedFd>), StepError> {
+        sys::die_with_parent().at("tie the slot to its spawner")?;
+        cgroups.write(Role::Monitor, "0").at("join the slot's cgroup")?;
+        let (euid, egid) =
+            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let mut mappings = Vec::new();
+        let own = match ids {
+            Some(HostIds { root, user }) => {
+                mappings.push(user_namespace(
+                    &format!("{euid} {user} 1"),
+                    &format!("{egid} {user} 1"),
+                    true,
+                )?);
+                mappings.push(user_namespace(
+                    &format!("{euid} {root} 1"),
+                    &format!("{egid} {root} 1"),
+                    true,
+                )?);
+                let map = format!("0 {root} 1\n{INSIDE_ID} {user} 1\n");
+                user_namespace(&map, &map, true)?
+            }
+            None => user_namespace(
+                &format!("{INSIDE_ID} {euid} 1"),
+                &format!("{INSIDE_ID} {egid} 1"),
+                false,
+            )?,
+        };
+        sys::setns(own.as_fd(), libc::CLONE_NEWUSER).at("enter the user namespace")?;
+        sys::become_user(INSIDE_ID, INSIDE_ID).at("become the sandbox's user")?;
+        // Changing ids cleared it.
+        sys::die_with_parent().at("tie the slot to its spawner")?;
+
+        let mut fallbacks = Vec::new();
+        for (name, value) in [("max_user_namespaces", "0"), ("max_inotify_instances", "16")] {
+            if fs::write(format!("/proc/sys/user/{name}"), value).is_err() {
+                fallbacks.push(format!("{name}: seccomp alone (/proc/sys is read-only)"));
+            }
+        }
+        sys::unshare(libc::CLONE_NEWNS).at("unshare the mount namespace")?;
+        let host_mounts = match ids {
+            Some(_) => None,
+            None => {
+                let host = open_namespace().at("open the mount namespace")?;
+                sys::unshare(libc::CLONE_NEWNS).at("unshare the mount namespace")?;
+                Some((host, open_namespace().at("open the mount namespace")?))
+            }
+        };
+        lay_out_root()?;
+        fresh_namespaces()?;
+        sys::drop_bounding_capabilities().at("drop bounding capabilities")?;
+        sys::set_no_new_privs().at("set no_new_privs")?;
+        sys::set_undumpable().at("hide the slot's memory")?;
+        let slot = Self {
+            host_mounts,
+            cgroups,
+            seccomp,
+            shared: Shared::map().at("map the shared page")?,
+            own_pidfd: sys::pidfd_open(rustix::process::getpid().as_raw_pid())
+                .at("open a pidfd")?,
+            memory_limit: 0,
+            pids_limit: 0,
+            fallbacks,
+        };
+        Ok((slot, mappings))
+    }
+
+    /// Does one job after the other until the service closes the socket.
+    fn serve(&mut self, socket: &OwnedFd) {
+        let mut buffer = vec![0; wire::MAX_DATAGRAM];
+        loop {
+            let (length, mut fds) = match wire::receive(socket, &mut buffer) {
+                Ok((0, _)) => return,
+                Ok(message) => message,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(_) => return,
+            };
+            // A cancellation that came too late.
+            if length == wire::CANCEL.len() {
+                continue;
+            }
+            let received_ns = sys::now_ns();
+            let long;
+            let bytes = match &buffer[..length] {
+                [wire::INLINE, bytes @ ..] => bytes,
+                _ => {
+                    long = fds.pop().and_then(|file| read_all(file).ok()).unwrap_or_default();
+                    &long
+                }
+            };
+            let report = match job::decode(bytes) {
+                Some(job) => self.run(&job, fds, socket, received_ns),
+                None => {
+                    Ok(Report::Failed { step: "read the job".to_owned(), errno: libc::EBADMSG })
+                }
+            };
+            let report = report.unwrap_or_else(|e| Report::Failed {
+                step: e.step.to_owned(),
+                errno: e.source.raw_os_error().unwrap_or(libc::EINVAL),
+            });
+            if wire::send(socket, &report.encode(), &[]).is_err() {
+                return;
+            }
+            // For the next sandbox, while nobody waits.
+            if fresh_namespaces().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Makes the sandbox, runs the command, and waits until everything in it is dead.
+    fn run(
+        &mut self,
+        job: &Job<'_>,
+        mut fds: Vec<OwnedFd>,
+        socket: &OwnedFd,
+        received_ns: u64,
+    ) -> Result<Report, StepError> {
+        let mut mounts = fds.split_off((3 + job.channels.len()).min(fds.len()));
+        if self.host_mounts.is_some() {
+            mounts = self.open_mounts(job)?;
+        }
+        self.apply_limits(job)?;
+        self.shared.reset();
+        let mut watch = Watch::new(&self.cgroups, self.shared, job);
+
+        let leaf = self.cgroups.get(Role::Leaf).map(AsFd::as_fd);
+        // SAFETY: a slot has one thread.
+        let cloned = unsafe { sys::clone3(setup::NAMESPACES, leaf) }.at("clone the sandbox")?;
+        let Cloned::Parent { pidfd, pid } = cloned else {
+            setup::main(&Inside {
+                job,
+                stdio: &fds,
+                mounts: &mounts,
+                cgroups: &self.cgroups,
+                shared: self.shared,
+                seccomp: self.seccomp,
+                slot: self.own_pidfd.as_fd(),
+            })
+        };
+        drop((fds, mounts));
+        let verdict = wait(&pidfd, pid, socket, &mut watch)?;
+        if verdict == Verdict::Orphaned {
+            sys::exit_now(0);
+        }
+        let ended_ns = sys::now_ns();
+        if let Some((step, errno)) = self.shared.failed() {
+            return Ok(Report::Failed { step: step.to_owned(), errno });
+        }
+        Ok(watch.report(verdict, received_ns, ended_ns))
+    }
+
+    /// Opens the job's directories by path, in the host's mount namespace.
+    fn open_mounts(&self, job: &Job<'_>) -> Result<Vec<OwnedFd>, StepError> {
+        let Some((host, own)) = &self.host_mounts else { return Ok(Vec::new()) };
+        let layers = job.layers.iter().filter_map(|layer| match layer {
+            JobLayer::Dir(source) => Some(source),
+            JobLayer::Files(_) => None,
+        });
+        sys::setns(host.as_fd(), libc::CLONE_NEWNS).at("enter the host's mounts")?;
+        let opened = std::iter::once(&job.image)
+            .chain(layers)
+            .map(|source| match source {
+                Source::Path(path) => {
+                    use std::os::unix::ffi::OsStrExt;
+                    setup::detached_mount(Path::new(std::ffi::OsStr::from_bytes(path)), None)
+                }
+                Source::Mount => Err(io::Error::from_raw_os_error(libc::EBADMSG)),
+            })
+            .collect::<io::Result<Vec<_>>>()
+            .at("open a layer");
+        sys::setns(own.as_fd(), libc::CLONE_NEWNS).at("leave the host's mounts")?;
+        opened
+    }
+
+    /// Sets the cgroup limits where they differ from the last job's.
+    fn apply_limits(&mut self, job: &Job<'_>) -> Result<(), StepError> {
+        // The tmpfs counts as memory: a full disk must be ENOSPC before it is a kill.
+        let memory = job.limits.memory_bytes.saturating_add(setup::disk_bytes(job));
+        if memory != self.memory_limit {
+            self.memory_limit = 0;
+            let value = memory.to_string();
+            // Memory with swap may never be below memory: which goes first depends on the direction.
+            let _ = self.cgroups.write(Role::MemorySwapMax, &value);
+            self.cgroups.write(Role::MemoryMax, &value).at("limit the memory")?;
+            self.cgroups.write(Role::MemorySwapMax, &value).at("limit the memory with swap")?;
+            let _ = self.cgroups.write(Role::SwapMax, "0");
+            self.memory_limit = memory;
+        }
+        // Pid 1 is ours.
+        let pids = job.limits.pids.saturating_add(1);
+        if pids != self.pids_limit {
+            self.cgroups.write(Role::PidsMax, &pids.to_string()).at("limit the processes")?;
+            self.pids_limit = pids;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for pid 1 of a sandbox; kills it at a limit, on cancellation, or when the service is gone.
+fn wait(
+    pidfd: &OwnedFd,
+    pid: i32,
+    socket: &OwnedFd,
+    watch: &mut Watch<'_>,
+) -> Result<Verdict, StepError> {
+    let mut verdict = Verdict::Ended;
+    loop {
+        let timeout = watch.next_look();
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        let mut fds = [
+            PollFd::new(pidfd, PollFlags::IN),
+            PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP),
+        ];
+        let killed = verdict != Verdict::Ended;
+        let watched = if killed { &mut fds[..1] } else { &mut fds[..] };
+        match poll(watched, (!killed).then_some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).at("wait for the sandbox"),
+        }
+        if !fds[0].revents().is_empty() {
+            sys::wait_pidfd(pidfd.as_fd()).at("reap the sandbox")?;
+            return Ok(verdict);
+        }
+        if killed {
+            continue;
+        }
+        if !fds[1].revents().is_empty() {
+            let mut byte = [0; 8];
+            verdict = match wire::receive(socket, &mut byte) {
+                Ok((0, _)) | Err(_) => Verdict::Orphaned,
+                Ok(_) => Verdict::Cancelled,
+            };
+        } else {
+            verdict = watch.look(pid);
+        }
+        if verdict != Verdict::Ended {
+            // Everything at once where the kernel can; pid 1 takes the rest of its namespace along.
+            watch.kill();
+            sys::kill_pidfd(pidfd.as_fd());
+        }
+    }
+}
+
+fn read_all(file: OwnedFd) -> io::Result<Vec<u8>> {
+    use std::io::{Read, Seek};
+    let mut file = fs::File::from(file);
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes a user namespace with these maps, which nobody is in, and returns a descriptor of it.
+fn user_namespace(uids: &str, gids: &str, setgroups: bool) -> Result<OwnedFd, StepError> {
+    let write = |pid: i32, name: &str, value: &str| fs::write(format!("/proc/{pid}/{name}"), value);
+    // SAFETY: spawner and slots have one thread.
+    let cloned = unsafe { sys::clone3(libc::CLONE_NEWUSER, None) };
+    let Cloned::Parent { pidfd, pid } = cloned.at("make a user namespace")? else {
+        let _ = sys::die_with_parent();
+        loop {
+            rustix::event::pause();
+        }
+    };
+    let made = (|| {
+        if !setgroups {
+            write(pid, "setgroups", "deny").at("deny setgroups")?;
+        }
+        write(pid, "uid_map", uids).at("map user ids")?;
+        write(pid, "gid_map", gids).at("map group ids")?;
+        fs::File::open(format!("/proc/{pid}/ns/user")).at("open the user namespace")
+    })();
+    sys::kill_pidfd(pidfd.as_fd());
+    sys::wait_pidfd(pidfd.as_fd()).at("reap a helper")?;
+    Ok(made?.into())
+}
+
+fn open_namespace() -> io::Result<OwnedFd> {
+    Ok(fs::File::open("/proc/self/ns/mnt")?.into())
+}
+
+/// Moves the slot to fresh network, ipc and uts namespaces: its next sandbox inherits them unused.
+fn fresh_namespaces() -> Result<(), StepError> {
+    sys::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS)
+        .at("unshare the network")?;
+    sys::loopback_up().at("switch the loopback on")?;
+    rustix::system::sethostname(b"assay").at("name the host")
+}
+
+/// The devices that sandboxed programs find.
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+
+/// Leaves the host's tree for a small one that each sandbox starts from: `/box` and `/new` to mount
+/// on, a finished `/dev`, and the host's `/proc`, without which the kernel mounts no other.
+fn lay_out_root() -> Result<(), StepError> {
+    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).at("make mounts private")?;
+    let at = "/tmp";
+    mount("tmpfs", at, "tmpfs", quiet, c"mode=755,size=256k,nr_inodes=64").at("mount a tmpfs")?;
+    rustix::process::chdir(at).at("enter the tmpfs")?;
+    let directory = |name: &str| mkdirat(CWD, name, Mode::from_raw_mode(0o755));
+    for name in ["box", "new", "dev", "proc"] {
+        directory(name).at("make a directory")?;
+    }
+    mount_bind_recursive("/proc", "proc").at("bind the host's /proc")?;
+    mount("tmpfs", "dev", "tmpfs", quiet, c"mode=755,size=64k,nr_inodes=32").at("mount /dev")?;
+    directory("dev/shm").at("make a directory")?;
+    for device in DEVICES {
+        let path = format!("dev/{device}");
+        let flags = OFlags::CREATE | OFlags::CLOEXEC | OFlags::WRONLY;
+        drop(openat(CWD, &path, flags, Mode::from_raw_mode(0o644)).at("make a device")?);
+        mount_bind(format!("/dev/{device}"), &path).at("bind a device")?;
+    }
+    for (target, link) in [
+        ("/proc/self/fd", "dev/fd"),
+        ("/proc/self/fd/0", "dev/stdin"),
+        ("/proc/self/fd/1", "dev/stdout"),
+        ("/proc/self/fd/2", "dev/stderr"),
+    ] {
+        symlinkat(target, CWD, link).at("link in /dev")?;
+    }
+    let read_only = MountFlags::BIND | MountFlags::RDONLY | quiet;
+    mount_remount("dev", read_only, c"").at("make /dev read-only")?;
+    rustix::process::pivot_root(".", ".").at("pivot the root")?;
+    unmount(".", UnmountFlags::DETACH).at("detach the host's root")?;
+    rustix::process::chdir("/").at("enter the root")?;
+    let _ = io::stderr().as_raw_fd();
+    Ok(())
+}

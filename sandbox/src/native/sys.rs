@@ -1,0 +1,357 @@
+//! The system calls that neither `rustix` nor the standard library offers in a safe form.
+//!
+//! Every `unsafe` of the backend that is a plain system call lives here.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+/// Turns the result of a C call into a `Result`.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Which of the two processes returns from [`clone3`].
+pub(super) enum Cloned {
+    /// The new process.
+    Child,
+    /// The caller: a descriptor of the new process, and its id.
+    Parent { pidfd: OwnedFd, pid: i32 },
+}
+
+/// Makes a process like `fork` does, with namespace `flags` and, where given, in a v2 cgroup.
+///
+/// # Safety
+///
+/// The caller's process must have one thread: another could hold a lock that the child then waits
+/// for in vain.
+pub(super) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` is plain old data, for which zeros mean "nothing asked for".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (flags | libc::CLONE_PIDFD) as u64;
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` outlives the call and asks for no shared memory and no new stack, so the child
+    // goes on from here on its own copy of everything.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>())
+    })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel stored a new descriptor there that nobody else knows.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent { pidfd, pid: pid as i32 })
+}
+
+/// Waits for the process behind `pidfd` and returns how it ended, as `(si_code, si_status)`.
+pub(super) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<(i32, i32)> {
+    // SAFETY: `siginfo_t` is plain old data.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: `info` outlives the call.
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_raw_fd() as libc::id_t,
+                &raw mut info,
+                libc::WEXITED,
+            )
+        };
+        match check(result.into()) {
+            // SAFETY: after a successful waitid the child fields of the union are the valid ones.
+            Ok(_) => return Ok((info.si_code, unsafe { info.si_status() })),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Waits for any child and returns its id and raw wait status; `None` when there is no child.
+pub(super) fn wait_any() -> Option<(i32, i32)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+        if pid > 0 {
+            return Some((pid, status));
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return None;
+        }
+    }
+}
+
+/// Ends the process at once, without running anything of the standard library's.
+pub(super) fn exit_now(status: i32) -> ! {
+    // SAFETY: always sound; nothing of this process is used afterwards.
+    unsafe { libc::_exit(status) }
+}
+
+/// Sends SIGKILL to the process `pid`, if it is there.
+pub(super) fn kill_pid(pid: i32) {
+    // SAFETY: sends a signal, touches no memory.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+/// Sends SIGKILL to the process behind `pidfd`, if it still runs.
+pub(super) fn kill_pidfd(pidfd: BorrowedFd<'_>) {
+    // SAFETY: passes no memory (the null `siginfo` means a plain kill).
+    unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+}
+
+/// Opens a descriptor of the process `pid`.
+pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: passes no memory.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Enters the namespace behind `fd`, which must be of `kind` (a `CLONE_NEW...` flag).
+pub(super) fn setns(fd: BorrowedFd<'_>, kind: i32) -> io::Result<()> {
+    // SAFETY: passes no memory.
+    check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into()).map(drop)
+}
+
+/// Leaves the namespaces in `flags` for fresh ones.
+pub(super) fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: only namespace flags are passed: no memory or descriptor table changes owner.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
+/// Sets all user and group ids of this process; drops supplementary groups where that is allowed.
+pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: plain system calls; this process has one thread, so no other one keeps old ids. The
+    // raw calls avoid libc's broadcast to threads, which there are none of.
+    unsafe {
+        // Denied to ordinary users, whose groups then stay: they are unmapped inside.
+        libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>());
+        check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Calls `prctl` with integer arguments.
+fn prctl(option: i32, a: u64, b: u64, c: u64) -> io::Result<()> {
+    // SAFETY: only options that take integers are passed (callers are in this file).
+    check(unsafe { libc::prctl(option, a, b, c, 0) }.into()).map(drop)
+}
+
+/// Has the kernel send SIGKILL to this process when its parent dies.
+pub(super) fn die_with_parent() -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0, 0)
+}
+
+/// Hides this process's memory and `/proc` entries from others of the same user.
+pub(super) fn set_undumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0, 0, 0)
+}
+
+/// No program that this process executes can gain privileges.
+pub(super) fn set_no_new_privs() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0)
+}
+
+/// Empties the bounding and ambient capability sets: nothing executed from now on has any.
+pub(super) fn drop_bounding_capabilities() -> io::Result<()> {
+    for capability in 0..64 {
+        match prctl(libc::PR_CAPBSET_DROP, capability, 0, 0) {
+            // Above the last capability that this kernel knows.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
+            other => other?,
+        }
+    }
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0, 0)
+}
+
+/// Empties the effective, permitted and inheritable capability sets.
+pub(super) fn drop_capabilities() -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let none = [0u32; 6];
+    // SAFETY: version 3 reads a header and two triples of 32-bit words, which both are.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
+}
+
+/// Installs a compiled seccomp filter for this process and its descendants.
+pub(super) fn install_seccomp(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    const SECCOMP_SET_MODE_FILTER: u32 = 1;
+    // SAFETY: `program` points to `len` instructions that outlive the call; the kernel only reads
+    // them, and seccompiler's `sock_filter` has the layout of the kernel's.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+    })
+    .map(drop)
+}
+
+/// Sets a resource limit, soft and hard alike, but never above the hard limit in force.
+pub(super) fn limit_resource(resource: u32, value: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives both calls.
+    unsafe {
+        check(libc::getrlimit(resource as _, &raw mut limit).into())?;
+        let value = value.min(limit.rlim_max);
+        limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+        check(libc::setrlimit(resource as _, &raw const limit).into()).map(drop)
+    }
+}
+
+/// Makes the detached mount behind `tree` read-only, without set-user-id programs and devices,
+/// and, where `ids` is given, with the id mapping of that user namespace.
+pub(super) fn seal_mount(tree: BorrowedFd<'_>, ids: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    if let Some(ids) = ids {
+        attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attr.userns_fd = ids.as_raw_fd() as u64;
+    }
+    // SAFETY: path and `attr` outlive the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Returns the monotonic clock in nanoseconds: the same for all processes.
+pub(super) fn now_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` outlives the call, which can't fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Switches the loopback interface of this network namespace on.
+pub(super) fn loopback_up() -> io::Result<()> {
+    // SAFETY: `ifreq` is plain old data; the descriptor is new and ours; `request` outlives the
+    // call, which reads the interface's name and flags alone.
+    unsafe {
+        let fd =
+            check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).into())?;
+        let socket = OwnedFd::from_raw_fd(fd as RawFd);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request).into())
+            .map(drop)
+    }
+}
+
+/// Makes `from` also known as descriptor `to`, which the programs executed later inherit.
+pub(super) fn dup_to(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
+    // SAFETY: whoever calls this owns the low descriptor numbers of a process about to execute
+    // another program, so no `OwnedFd` in use is replaced.
+    check(unsafe { libc::dup2(from.as_raw_fd(), to) }.into()).map(drop)
+}
+
+/// Marks all descriptors from `first` on to be closed on execution.
+pub(super) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: closes nothing now, so no `OwnedFd` is invalidated.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
+}
+
+/// Closes every descriptor of a process that will use none any more.
+pub(super) fn close_everything() {
+    // SAFETY: the caller (pid 1 of a sandbox, which waits and exits) uses no descriptor afterwards.
+    unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+}
+
+/// Strings in the form that `execve` takes them.
+pub(super) struct CStrings {
+    _owned: Vec<CString>,
+    pointers: Vec<*mut libc::c_char>,
+}
+
+impl CStrings {
+    /// Copies `strings`.
+    pub(super) fn new(strings: Vec<CString>) -> Self {
+        let pointers =
+            strings.iter().map(|s| s.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect();
+        Self { _owned: strings, pointers }
+    }
+}
+
+/// Starts `program` in a session of its own, with all signals at their defaults.
+///
+/// The child shares this process's memory until it executes, so nothing is copied.
+pub(super) fn spawn(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Result<i32> {
+    const FLAGS: i32 = libc::POSIX_SPAWN_SETSIGDEF
+        | libc::POSIX_SPAWN_SETSIGMASK
+        | libc::POSIX_SPAWN_SETSID as i32;
+    let mut pid = 0;
+    // SAFETY: all structures are initialised by their init functions before use and live until the
+    // call returns; `argv` and `env` end in null and own what they point to.
+    let error = unsafe {
+        let mut attr = std::mem::zeroed::<libc::posix_spawnattr_t>();
+        let mut all = std::mem::zeroed::<libc::sigset_t>();
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::posix_spawnattr_init(&raw mut attr);
+        libc::sigfillset(&raw mut all);
+        libc::sigemptyset(&raw mut none);
+        libc::posix_spawnattr_setsigdefault(&raw mut attr, &raw const all);
+        libc::posix_spawnattr_setsigmask(&raw mut attr, &raw const none);
+        libc::posix_spawnattr_setflags(&raw mut attr, FLAGS as libc::c_short);
+        let error = libc::posix_spawn(
+            &raw mut pid,
+            program.as_ptr(),
+            std::ptr::null(),
+            &raw const attr,
+            argv.pointers.as_ptr(),
+            env.pointers.as_ptr(),
+        );
+        libc::posix_spawnattr_destroy(&raw mut attr);
+        error
+    };
+    if error == 0 { Ok(pid) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// Registers a descriptor, made non-blocking, with the tokio runtime around.
+pub(super) fn watch(
+    fd: OwnedFd,
+    interest: tokio::io::Interest,
+) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&fd, true)?;
+    // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, which the returned
+    // value owns and does last.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }?)
+}

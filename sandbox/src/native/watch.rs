@@ -1,0 +1,191 @@
+//! When a sandbox has had enough: wall-clock time, CPU time, memory.
+
+use std::time::Duration;
+
+use super::{
+    cgroup::{Role, SlotFiles},
+    job::{Done, Job, JobLimits, Report},
+    shared::Shared,
+    sys,
+};
+use crate::LimitKind;
+
+/// Why waiting for a sandbox ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Its command did.
+    Ended,
+    /// It was killed at this limit.
+    Limit(LimitKind),
+    /// Nobody wants its result any more.
+    Cancelled,
+    /// The service is gone.
+    Orphaned,
+}
+
+/// Least and most time between two looks at what a sandbox uses.
+const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
+
+/// Watches one sandbox.
+pub(super) struct Watch<'a> {
+    cgroups: &'a SlotFiles,
+    shared: &'a Shared,
+    limits: JobLimits,
+    cpus: u32,
+    cpu_base_ns: u64,
+    memory_base: u64,
+    oom_base: u64,
+    refused_base: u64,
+    /// Microseconds of CPU pressure at the first look, which short runs never take.
+    pressure_base: Option<u64>,
+}
+
+impl<'a> Watch<'a> {
+    /// Takes the counters as they stand before a sandbox is made.
+    pub(super) fn new(cgroups: &'a SlotFiles, shared: &'a Shared, job: &Job<'_>) -> Self {
+        // The peak since now; where it can't be reset, it is the slot's.
+        let _ = cgroups.write(Role::MemoryPeak, "0");
+        let cpu = |key| cgroups.keyed(Role::CpuStat, key).map(|us| us * 1000);
+        Self {
+            cgroups,
+            shared,
+            limits: job.limits,
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            cpu_base_ns: cpu("usage_usec").unwrap_or(0),
+            memory_base: cgroups.number(Role::MemoryNow).unwrap_or(0),
+            oom_base: cgroups.keyed(Role::MemoryEvents, "oom_kill").unwrap_or(0),
+            refused_base: cgroups.keyed(Role::PidsEvents, "max").unwrap_or(0),
+            pressure_base: None,
+        }
+    }
+
+    /// Returns how long the slot may sleep before the next [`look`](Self::look).
+    pub(super) fn next_look(&self) -> Duration {
+        let wall = Duration::from_nanos(self.wall_left_ns());
+        // All CPUs together use it up at most this fast.
+        let cpu = self.limits.cpu_ns.saturating_sub(self.cpu_ns()) / u64::from(self.cpus);
+        Duration::from_nanos(cpu).clamp(LOOK.0, LOOK.1).min(wall)
+    }
+
+    /// Looks whether a limit is passed.
+    pub(super) fn look(&mut self, _pid: i32) -> Verdict {
+        if self.cpu_ns() > self.limits.cpu_ns {
+            return Verdict::Limit(LimitKind::Cpu);
+        }
+        if self.oom_kills() > 0 {
+            return Verdict::Limit(LimitKind::Memory);
+        }
+        let pressure = self.cgroups.keyed(Role::Pressure, "total");
+        let base = *self.pressure_base.get_or_insert(pressure.unwrap_or(0));
+        if self.wall_left_ns() == 0 {
+            let stalled_ns = pressure.unwrap_or(0).saturating_sub(base) * 1000;
+            return Verdict::Limit(if starved(self.limits.wall_ns, self.cpu_ns(), stalled_ns) {
+                LimitKind::WallStarved
+            } else {
+                LimitKind::Wall
+            });
+        }
+        Verdict::Ended
+    }
+
+    /// Kills everything at once, where the host can.
+    pub(super) fn kill(&self) {
+        let _ = self.cgroups.write(Role::Kill, "1");
+    }
+
+    /// Says how the run ended, after everything in it is dead.
+    pub(super) fn report(&self, verdict: Verdict, received_ns: u64, ended_ns: u64) -> Report {
+        let Some(started_ns) = self.shared.started_ns() else {
+            return Report::Failed {
+                step: "make the sandbox: it was killed".to_owned(),
+                errno: libc::EINTR,
+            };
+        };
+        let limit = match verdict {
+            Verdict::Limit(kind) => Some(kind),
+            _ if self.oom_kills() > 0 => Some(LimitKind::Memory),
+            _ => None,
+        };
+        let cpu_ns = self.cpu_ns();
+        let wait_status = match self.shared.wait_status() {
+            Some(status) => status,
+            None if limit.is_some() || verdict == Verdict::Cancelled => libc::SIGKILL,
+            None => {
+                return Report::Failed {
+                    step: "wait for pid 1 of the sandbox: it was killed".to_owned(),
+                    errno: libc::EINTR,
+                };
+            }
+        };
+        // The kernel's own backstop came first.
+        let by_cpu = libc::WIFSIGNALED(wait_status)
+            && matches!(libc::WTERMSIG(wait_status), libc::SIGXCPU | libc::SIGKILL)
+            && cpu_ns >= self.limits.cpu_ns;
+        Report::Done(Done {
+            limit: limit.or(by_cpu.then_some(LimitKind::Cpu)),
+            wait_status,
+            wall_ns: ended_ns.saturating_sub(started_ns),
+            cpu_ns,
+            peak_memory_bytes: self
+                .cgroups
+                .number(Role::MemoryPeak)
+                .map_or(0, |peak| peak.saturating_sub(self.memory_base)),
+            setup_ns: started_ns.saturating_sub(received_ns),
+            pids_refused: self
+                .cgroups
+                .keyed(Role::PidsEvents, "max")
+                .map_or(0, |refused| refused.saturating_sub(self.refused_base)),
+        })
+    }
+
+    fn wall_left_ns(&self) -> u64 {
+        match self.shared.started_ns() {
+            Some(started) => {
+                started.saturating_add(self.limits.wall_ns).saturating_sub(sys::now_ns())
+            }
+            None => self.limits.wall_ns,
+        }
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        if let Some(ns) = self.cgroups.number(Role::CpuUsage) {
+            return ns;
+        }
+        let used = self.cgroups.keyed(Role::CpuStat, "usage_usec").unwrap_or(0) * 1000;
+        used.saturating_sub(self.cpu_base_ns)
+    }
+
+    fn oom_kills(&self) -> u64 {
+        let kills = self.cgroups.keyed(Role::MemoryEvents, "oom_kill");
+        kills.unwrap_or(0).saturating_sub(self.oom_base)
+    }
+}
+
+/// Whether a command that reached its wall limit was starved of CPU by the machine.
+///
+/// The rule: some of its threads stood runnable without a CPU for more than a fifth of the time
+/// (`stalled_ns`, from the pressure file of its own cgroup), while all of them together got less
+/// than half of one CPU. A command that crowds itself gets at least one CPU of an idle machine, so
+/// it doesn't pass for starved; one that sleeps is never runnable.
+fn starved(wall_ns: u64, cpu_ns: u64, stalled_ns: u64) -> bool {
+    stalled_ns > wall_ns / 5 && cpu_ns < wall_ns / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_starved_from_slow() {
+        let cases = [
+            ("sleeps", 10, 0, 0, false),
+            ("spins alone", 10, 10, 0, false),
+            ("four threads on two idle CPUs", 10, 20, 9, false),
+            ("spins beside forty others", 10, 1, 9, true),
+            ("waits a little", 10, 1, 1, false),
+        ];
+        for (name, wall, cpu, stalled, expected) in cases {
+            assert_eq!(starved(wall * 1000, cpu * 1000, stalled * 1000), expected, "{name}");
+        }
+    }
+}
