@@ -180,7 +180,7 @@ fn unpermuted(config: &ModelConfig, name: &str, tensor: Tensor) -> Tensor {
 
 fn load_hf(folder: &Path) -> Result<Loaded, LoadError> {
     let path = folder.join("config.json");
-    let config = hf_config(&path, &read_json(&path)?)?;
+    let config = read_config(&path)?;
     let shapes = checked_shapes(&path, &config)?;
     let files = shards(folder)?;
     let mut found: HashMap<String, Tensor> = HashMap::new();
@@ -267,7 +267,12 @@ fn read_safetensors(
     Ok(())
 }
 
-fn hf_config(path: &Path, json: &Value) -> Result<ModelConfig, LoadError> {
+/// Reads a Hugging Face `config.json`.
+///
+/// # Errors
+/// When the file is missing, damaged or describes another kind of model.
+pub fn read_config(path: &Path) -> Result<ModelConfig, LoadError> {
+    let json = read_json(path)?;
     let arch = match json.get("model_type").and_then(Value::as_str) {
         Some("llama") => Arch::Llama,
         Some("qwen2") => Arch::Qwen2,

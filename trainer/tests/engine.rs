@@ -1,0 +1,334 @@
+//! The model engine against Hugging Face transformers (fixtures made by `parity.py`) and against
+//! itself: packed, grouped, chunked and cached paths must agree with the plain one.
+
+use std::path::{Path, PathBuf};
+
+use assay_trainer::model::{Arch, Model, ModelConfig, ModelError, NamedTensors};
+use assay_trainer::score::Group;
+use assay_trainer::tokenizer::Tokenizer;
+use assay_trainer::weights::{self, Loaded};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+fn fixture(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn tokens(value: &Value) -> Vec<i64> {
+    value.as_array().unwrap().iter().map(|id| id.as_i64().unwrap()).collect()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn messages(value: &Value) -> Vec<(&str, &str)> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| (m[0].as_str().unwrap(), m[1].as_str().unwrap()))
+        .collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Path of SmolLM2 when `make model` has fetched it.
+fn smollm2() -> Option<PathBuf> {
+    let root = std::env::var_os("ASSAY_CACHE").map(PathBuf::from).or_else(|| {
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+        Some(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?.join("assay"))
+    })?;
+    let path = root.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    if !path.exists() {
+        println!("skipped: no {}; run `make model`", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+fn log_probs(model: &mut Model, tokens: &[i64]) -> Vec<f32> {
+    let group = Group { prompt: &tokens[..1], completions: vec![&tokens[1..]] };
+    model.score(&[group], 1.0, false).unwrap().log_probs
+}
+
+#[test]
+fn smollm2_equals_transformers() {
+    let Some(path) = smollm2() else { return };
+    let Loaded { config, tensors, tokenizer } = weights::load(&path).unwrap();
+    let fixture = fixture("smollm2.json");
+
+    for case in fixture["strings"].as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap(), tokens(&case["tokens"]), "{text:?}");
+    }
+    for case in fixture["chats"].as_array().unwrap() {
+        let rendered = tokenizer.render_chat(&messages(&case["messages"])).unwrap();
+        assert_eq!(rendered, case["text"].as_str().unwrap());
+    }
+    let mut model = Model::from_tensors(config, &tensors, Kind::Float, Device::Cpu).unwrap();
+    for case in fixture["sequences"].as_array().unwrap() {
+        let ids = tokens(&case["tokens"]);
+        assert_eq!(tokenizer.encode(case["text"].as_str().unwrap()).unwrap(), ids);
+        let difference =
+            largest_difference(&log_probs(&mut model, &ids), &floats(&case["log_probs"]));
+        println!("{} tokens: largest difference {difference:.2e}", ids.len());
+        assert!(difference < 1e-3, "{difference}");
+    }
+}
+
+/// The formula of `parity.py`: parameter number `index`.
+fn weight(index: usize, name: &str, shape: &[i64]) -> Tensor {
+    let count: i64 = shape.iter().product();
+    let value = |i: i64| {
+        let i = i as f64;
+        let wave = (i * i * 0.37 + index as f64 * 1.7).sin();
+        (if name.ends_with("norm.weight") { 1.0 + 0.1 * wave } else { 0.3 * wave }) as f32
+    };
+    Tensor::from_slice(&(0..count).map(value).collect::<Vec<_>>()).reshape(shape)
+}
+
+fn tiny_config(arch: Arch) -> ModelConfig {
+    ModelConfig {
+        arch,
+        vocab: 61,
+        hidden: 32,
+        intermediate: 48,
+        layers: 3,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: if arch == Arch::Qwen3 { 12 } else { 8 },
+        rope_theta: 5000.0,
+        rms_eps: 1e-6,
+        tied: arch != Arch::Qwen3,
+        qkv_bias: arch == Arch::Qwen2,
+        qk_norm: arch == Arch::Qwen3,
+        max_positions: 128,
+        bos: Some(1),
+        eos: vec![2],
+    }
+}
+
+#[test]
+fn small_models_of_every_architecture_equal_transformers() {
+    for case in fixture("tiny.json").as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        // Through the files, so that config.json and the names are part of the test.
+        let folder = tempfile::tempdir().unwrap();
+        let text = serde_json::to_vec(&case["config"]).unwrap();
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        let config = weights::read_config(&folder.path().join("config.json")).unwrap();
+        let shapes: std::collections::HashMap<_, _> =
+            config.parameter_shapes().into_iter().collect();
+        let tensors: NamedTensors = case["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                let name = name.as_str().unwrap();
+                (name.to_owned(), weight(index, name, &shapes[name]))
+            })
+            .collect();
+        let mut model = Model::from_tensors(config, &tensors, Kind::Float, Device::Cpu).unwrap();
+        let ours = log_probs(&mut model, &tokens(&case["tokens"]));
+        let difference = largest_difference(&ours, &floats(&case["log_probs"]));
+        println!("{name}: largest difference {difference:.2e}");
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+}
+
+fn sequence(length: usize, seed: usize) -> Vec<i64> {
+    (0..length).map(|i| ((i * i * 7 + i * seed + 3 * seed) % 61) as i64).collect()
+}
+
+fn tiny(arch: Arch) -> Model {
+    let config = tiny_config(arch);
+    let tensors = config
+        .parameter_shapes()
+        .into_iter()
+        .enumerate()
+        .map(|(index, (name, shape))| {
+            let tensor = weight(index, &name, &shape);
+            (name, tensor)
+        })
+        .collect();
+    Model::from_tensors(config, &tensors, Kind::Float, Device::Cpu).unwrap()
+}
+
+#[test]
+fn groups_and_packs_score_as_separate_sequences_do() {
+    for arch in [Arch::Llama, Arch::Qwen2, Arch::Qwen3] {
+        let mut model = tiny(arch);
+        let prompts = [sequence(9, 1), sequence(4, 2), sequence(1, 3)];
+        // Ragged, equal, single-token and empty completions.
+        let lengths: [&[usize]; 3] = [&[5, 1, 8, 0], &[6, 6], &[3, 0, 1]];
+        let completions: Vec<Vec<Vec<i64>>> = lengths
+            .iter()
+            .map(|lengths| lengths.iter().enumerate().map(|(i, n)| sequence(*n, 5 + i)).collect())
+            .collect();
+        let groups: Vec<Group<'_>> = prompts
+            .iter()
+            .zip(&completions)
+            .map(|(prompt, completions)| Group {
+                prompt,
+                completions: completions.iter().map(Vec::as_slice).collect(),
+            })
+            .collect();
+        let together = model.score(&groups, 0.7, true).unwrap();
+        let (mut separate, mut entropy) = (Vec::new(), Vec::new());
+        for group in &groups {
+            for completion in &group.completions {
+                let one = Group { prompt: group.prompt, completions: vec![completion] };
+                let one = model.score(&[one], 0.7, true).unwrap();
+                separate.extend(one.log_probs);
+                entropy.extend(one.entropy);
+            }
+        }
+        assert!(largest_difference(&together.log_probs, &separate) < 1e-5);
+        assert!(largest_difference(&together.entropy, &entropy) < 1e-5);
+
+        // And as the plain packed forward pass and the plain head do.
+        let whole: Vec<i64> = prompts[0].iter().chain(&completions[0][2]).copied().collect();
+        let other = sequence(5, 9);
+        let packed = Tensor::from_slice(&[whole.clone(), other].concat());
+        let hidden = model.hidden(&packed, &[whole.len() as i64, 5]);
+        let rows = hidden.narrow(0, 8, 8);
+        let targets = Tensor::from_slice(&completions[0][2]);
+        let plain = model.log_probs(&rows, &targets, 0.7, false).values;
+        let plain = Vec::<f32>::try_from(plain).unwrap();
+        assert!(largest_difference(&plain, &separate[6..14]) < 1e-5);
+    }
+}
+
+/// The gradient of `sum derivative * log_prob` by autograd over separate, plain sequences.
+fn plain_gradients(model: &mut Model, groups: &[Group<'_>], derivative: &[f32]) -> Vec<Tensor> {
+    let config = model.config().clone();
+    let mut total: Vec<Tensor> =
+        model.parameters().iter().map(|(_, p)| Tensor::zeros_like(p)).collect();
+    let mut at = 0;
+    for group in groups {
+        for completion in &group.completions {
+            let one = Group { prompt: group.prompt, completions: vec![completion] };
+            let scored = model.score(&[one], 1.3, false).unwrap();
+            scored.backward(&derivative[at..at + completion.len()]);
+            at += completion.len();
+            model.take_gradients(&mut total);
+        }
+    }
+    assert_eq!(total.len(), config.parameter_shapes().len());
+    total
+}
+
+#[test]
+fn a_group_has_the_gradient_of_its_separate_sequences() {
+    for arch in [Arch::Llama, Arch::Qwen2, Arch::Qwen3] {
+        let mut model = tiny(arch);
+        model.set_training(true);
+        let (prompt, other) = (sequence(7, 1), sequence(3, 8));
+        let completions = [sequence(5, 2), sequence(1, 3), sequence(9, 4)];
+        let groups = [
+            Group { prompt: &prompt, completions: completions.iter().map(Vec::as_slice).collect() },
+            Group { prompt: &other, completions: vec![&completions[0], &completions[0]] },
+        ];
+        let derivative: Vec<f32> = (0..25).map(|i| (i as f32 * 0.9).cos()).collect();
+        let expected = plain_gradients(&mut model, &groups, &derivative);
+
+        let mut total: Vec<Tensor> =
+            model.parameters().iter().map(|(_, p)| Tensor::zeros_like(p)).collect();
+        model.score(&groups, 1.3, false).unwrap().backward(&derivative);
+        model.take_gradients(&mut total);
+        for (((name, _), a), b) in model.parameters().iter().zip(&total).zip(&expected) {
+            let scale = b.abs().max().double_value(&[]);
+            let difference = (a - b).abs().max().double_value(&[]);
+            assert!(scale > 0.0, "{name} has a gradient");
+            assert!(difference < 1e-4 * scale.max(1.0), "{arch:?} {name}: {difference} of {scale}");
+        }
+    }
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    let mut model = tiny(Arch::Llama);
+    let (prompt, completion) = (sequence(5, 1), sequence(6, 2));
+    let groups =
+        || [Group { prompt: &prompt, completions: vec![&completion[..], &completion[..3]] }];
+    let derivative: Vec<f32> = (0..9).map(|i| 1.0 - 0.2 * i as f32).collect();
+    model.set_training(true);
+    let mut gradients: Vec<Tensor> =
+        model.parameters().iter().map(|(_, p)| Tensor::zeros_like(p)).collect();
+    model.score(&groups(), 0.8, false).unwrap().backward(&derivative);
+    model.take_gradients(&mut gradients);
+    model.set_training(false);
+
+    let masters: Vec<Tensor> = model.parameters().iter().map(|(_, p)| p.copy()).collect();
+    let mut loss = |masters: &[Tensor]| -> f64 {
+        model.load_parameters_from(masters);
+        let scored = model.score(&groups(), 0.8, false).unwrap();
+        scored.log_probs.iter().zip(&derivative).map(|(l, d)| f64::from(l * d)).sum()
+    };
+    // Along the gradient the loss changes by its squared norm.
+    let norm =
+        gradients.iter().map(|g| g.square().sum(Kind::Double).double_value(&[])).sum::<f64>();
+    let step = 1e-3 / norm.sqrt();
+    let moved = |sign: f64| -> Vec<Tensor> {
+        masters.iter().zip(&gradients).map(|(m, g)| m + g * (sign * step)).collect()
+    };
+    let slope = (loss(&moved(1.0)) - loss(&moved(-1.0))) / (2.0 * step);
+    assert!((slope / norm - 1.0).abs() < 1e-2, "slope {slope}, squared norm {norm}");
+}
+
+#[test]
+fn a_model_survives_a_round_trip_through_files() {
+    let Some(path) = smollm2() else { return };
+    let mut loaded = weights::load(&path).unwrap();
+    // A model of two blocks is as good and quicker.
+    loaded.config.layers = 2;
+    let names: Vec<String> =
+        loaded.config.parameter_shapes().into_iter().map(|(name, _)| name).collect();
+    loaded.tensors.retain(|(name, _)| names.contains(name));
+    let folder = tempfile::tempdir().unwrap();
+    weights::save_hf(folder.path(), &loaded.config, &loaded.tensors, Some(&loaded.tokenizer))
+        .unwrap();
+    let again = weights::load(folder.path()).unwrap();
+    assert_eq!(again.config, loaded.config);
+    for ((name, a), (other, b)) in loaded.tensors.iter().zip(&again.tensors) {
+        assert_eq!(name, other);
+        assert!(a.equal(b), "{name}");
+    }
+    let text = "def f(x):\n    return x + 12 # <|im_end|>";
+    assert_eq!(again.tokenizer.encode(text).unwrap(), loaded.tokenizer.encode(text).unwrap());
+    let chat = [("user", "hi")];
+    let render = |tokenizer: &Tokenizer| tokenizer.render_chat(&chat).unwrap();
+    assert_eq!(render(&again.tokenizer), render(&loaded.tokenizer));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let mut model = tiny(Arch::Llama);
+    let prompt = [1_i64, 2];
+    let mut score = |prompt: &[i64], completion: &[i64]| {
+        let group = Group { prompt, completions: vec![completion] };
+        model.score(&[group], 1.0, false).err()
+    };
+    assert!(matches!(score(&[], &[1]), Some(ModelError::EmptyPrompt)));
+    assert!(matches!(score(&prompt, &[61]), Some(ModelError::Token { token: 61, vocab: 61 })));
+    assert!(matches!(score(&[-1], &[1]), Some(ModelError::Token { token: -1, .. })));
+    assert!(matches!(score(&prompt, &[1; 127]), Some(ModelError::TooLong { length: 129, .. })));
+    assert!(score(&prompt, &[1; 126]).is_none());
+
+    let config = tiny_config(Arch::Llama);
+    let build = |tensors: &NamedTensors| {
+        Model::from_tensors(config.clone(), tensors, Kind::Float, Device::Cpu).err()
+    };
+    let mut tensors: NamedTensors =
+        model.parameters().iter().map(|(name, p)| (name.clone(), p.copy())).collect();
+    assert!(build(&tensors).is_none());
+    tensors[3].1 = Tensor::zeros([3, 3], (Kind::Float, Device::Cpu));
+    assert!(matches!(build(&tensors), Some(ModelError::Shape { .. })));
+    drop(tensors.remove(3));
+    assert!(matches!(build(&tensors), Some(ModelError::Missing(_))));
+}
