@@ -5,18 +5,23 @@
 //! [`Submission`] into the few files that lie on top of the revision, and says what it did.
 #![forbid(unsafe_code)]
 
+// What everything is named by.
 mod digest;
 mod id;
 mod tree;
 
+// Tasks, and how they get here.
 mod catalog;
+pub mod import;
 mod manifest;
 mod prompt;
 mod task;
 
+// The code that they are about.
 mod source;
 mod unpack;
 
+// What policies answer.
 mod apply;
 mod deny;
 mod extract;

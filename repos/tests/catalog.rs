@@ -29,7 +29,12 @@ fn katas_have_gold_and_differ_between_splits() {
         let entry = task.submission.entry.as_deref().unwrap();
         assert!(applied.source.unwrap().contains(&format!("def {entry}(")), "{}", task.id);
         let asked = task.messages().unwrap().remove(0).content;
-        assert_eq!(prompts.insert(asked, task.id.clone()), None, "{} asks what another asks", task.id);
+        assert_eq!(
+            prompts.insert(asked, task.id.clone()),
+            None,
+            "{} asks what another asks",
+            task.id
+        );
         assert!(apply(task, &task.revision().unwrap(), &task.empty()).is_err(), "{}", task.id);
     }
 }

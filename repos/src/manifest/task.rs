@@ -126,7 +126,7 @@ impl Reader<'_> {
             language: language.map_or(Language::Python, |at| at.value),
             tags,
             image: image.unwrap_or_else(|| "python".into()),
-            workdir: workdir.unwrap_or_else(|| "/workspace".into()),
+            workdir: workdir.unwrap_or_else(|| "/work".into()),
             source: source.flatten(),
             prompt: prompt?,
             submission: submission?,
