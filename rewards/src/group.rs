@@ -86,8 +86,82 @@ pub fn summarize(samples: &[GroupSample<'_>], min_valid: f64) -> GroupStats {
         }
     }
     if !samples.is_empty() && (n == 0.0 || n < min_valid * samples.len() as f64) {
-        stats.mask =
-            Some(format!("{} of {} samples are valid", stats.valid, stats.requested));
+        stats.mask = Some(format!("{} of {} samples are valid", stats.valid, stats.requested));
     }
     stats
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OUTCOMES: [Outcome; 7] = [
+        Outcome::Scored,
+        Outcome::SubmissionRejected,
+        Outcome::Tampered,
+        Outcome::InvalidTask,
+        Outcome::InfraError,
+        Outcome::Cancelled,
+        Outcome::DeadlineExceeded,
+    ];
+
+    fn sample(outcome: Outcome, reward: Option<f64>) -> GroupSample<'static> {
+        GroupSample { outcome, reward, masked: false, submission: None }
+    }
+
+    #[test]
+    fn statistics_of_the_valid() {
+        let mut samples = vec![
+            sample(Outcome::Scored, Some(0.0)),
+            sample(Outcome::Scored, Some(1.0)),
+            sample(Outcome::SubmissionRejected, Some(2.0)),
+            sample(Outcome::InfraError, None),
+        ];
+        let stats = summarize(&samples, 0.5);
+        assert_eq!((stats.valid, stats.mean, stats.std), (3, Some(1.0), Some(1.0)));
+        assert_eq!((stats.requested, stats.scored, stats.rejected, stats.infra), (4, 2, 1, 1));
+        assert_eq!(stats.mask, None);
+        samples[2].masked = true;
+        let stats = summarize(&samples, 0.75);
+        assert_eq!((stats.valid, stats.mean), (2, Some(0.5)));
+        assert_eq!(stats.mask.as_deref(), Some("2 of 4 samples are valid"));
+        let one = summarize(&samples[..1], 0.5);
+        assert_eq!((one.mean, one.std, one.mask), (Some(0.0), None, None));
+        let none = summarize(&samples[3..], 0.0);
+        assert_eq!((none.mean, none.mask.as_deref()), (None, Some("0 of 1 samples are valid")));
+        assert_eq!(summarize(&[], 1.0), GroupStats::default());
+    }
+
+    #[test]
+    fn repeated_submissions_are_counted() {
+        let [a, b] = [Digest::of("a"), Digest::of("b")];
+        let submissions = [Some(&a), Some(&b), Some(&a), None, Some(&a), None];
+        let samples = submissions
+            .map(|submission| GroupSample { submission, ..sample(Outcome::Scored, Some(1.0)) });
+        assert_eq!(summarize(&samples, 0.0).duplicates, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost(
+            outcomes in prop::collection::vec((0..7_usize, any::<f64>(), any::<bool>()), 0..40),
+        ) {
+            let samples: Vec<_> = outcomes
+                .iter()
+                .map(|(i, reward, masked)| GroupSample {
+                    masked: *masked,
+                    ..sample(OUTCOMES[*i], (*i < 3).then_some(*reward))
+                })
+                .collect();
+            let s = summarize(&samples, 0.5);
+            prop_assert_eq!(s.requested as usize, samples.len());
+            let sum = s.scored + s.rejected + s.tampered + s.invalid + s.infra + s.cancelled
+                + s.deadline_exceeded;
+            prop_assert_eq!(s.requested, sum);
+            prop_assert!(s.valid <= s.scored + s.rejected + s.tampered);
+            prop_assert!(s.mean.is_none_or(f64::is_finite) && s.std.is_none_or(f64::is_finite));
+        }
+    }
 }

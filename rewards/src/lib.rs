@@ -26,6 +26,9 @@ mod score;
 
 mod group;
 
+#[cfg(test)]
+mod testing;
+
 pub use assay_repos::{Flag, PatchFacts, Severity};
 pub use grade::{CheckEvidence, CheckRun, GradeHeader};
 pub use group::{GroupSample, GroupStats, summarize};

@@ -212,14 +212,7 @@ impl Failure {
         detail: impl Into<String>,
     ) -> Self {
         let retryable = fault == Fault::Infra;
-        Self {
-            kind: kind.into(),
-            phase,
-            fault,
-            retryable,
-            attempts: 1,
-            detail: detail.into(),
-        }
+        Self { kind: kind.into(), phase, fault, retryable, attempts: 1, detail: detail.into() }
     }
 }
 

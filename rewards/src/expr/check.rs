@@ -119,8 +119,12 @@ impl Checker {
                         Range::ANY
                     }
                     (l, r) => {
-                        let message =
-                            format!("`{}` compares {} with {}", op.as_str(), l.describe(), r.describe());
+                        let message = format!(
+                            "`{}` compares {} with {}",
+                            op.as_str(),
+                            l.describe(),
+                            r.describe()
+                        );
                         return self.fail(expr.at, message);
                     }
                 };
@@ -147,7 +151,10 @@ impl Checker {
         right: &Expr,
     ) -> Option<Range> {
         let hull = |ends: [f64; 4]| {
-            (ends.iter().copied().fold(f64::INFINITY, f64::min), ends.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+            (
+                ends.iter().copied().fold(f64::INFINITY, f64::min),
+                ends.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            )
         };
         let (lo, hi) = match op {
             Op::Less => return Some(Range::Bool { yes: a < d, no: b >= c }),
@@ -186,10 +193,8 @@ impl Checker {
             Function::Clamp => {
                 let [(c, d), (e, f)] = *rest else { return None };
                 if d > e {
-                    return self.fail(
-                        expr.at,
-                        "the lower bound of `clamp` may be above the upper one",
-                    );
+                    return self
+                        .fail(expr.at, "the lower bound of `clamp` may be above the upper one");
                 }
                 (a.max(c).min(e), b.max(d).min(f))
             }
@@ -247,11 +252,14 @@ impl Checker {
         match self.range(expr)? {
             Range::Number { lo, hi } => Some((lo, hi)),
             Range::Bool { .. } => {
-                let message =
-                    format!("`{user}` needs a number, and `{expr}` is true or false; write `if({expr}, 1, 0)`");
+                let message = format!(
+                    "`{user}` needs a number, and `{expr}` is true or false; write `if({expr}, 1, 0)`"
+                );
                 self.fail(expr.at, message)
             }
-            Range::Text => self.fail(expr.at, format!("`{user}` needs a number, and `{expr}` is text")),
+            Range::Text => {
+                self.fail(expr.at, format!("`{user}` needs a number, and `{expr}` is text"))
+            }
         }
     }
 
@@ -289,7 +297,9 @@ impl Checker {
 
         let mut atoms = Atoms::default();
         atoms.collect(condition);
-        if atoms.texts.len() > MAX_ATOMS || !matches!(self.ranges.get(&(condition as *const _)), Some(Range::Bool { .. })) {
+        if atoms.texts.len() > MAX_ATOMS
+            || !matches!(self.ranges.get(&(condition as *const _)), Some(Range::Bool { .. }))
+        {
             return None;
         }
         let mut seen = [false; 2];

@@ -91,11 +91,7 @@ fn binary<'e>(
     })
 }
 
-fn call<'e>(
-    function: Function,
-    args: &'e [Expr],
-    facts: &Facts<'e>,
-) -> Evaluated<'e, Value<'e>> {
+fn call<'e>(function: Function, args: &'e [Expr], facts: &Facts<'e>) -> Evaluated<'e, Value<'e>> {
     let number = |i: usize| args.get(i).ok_or(Stuck::Unchecked)?.number(facts);
     let fold = |pick: fn(f64, f64) -> f64| -> Evaluated<'e, f64> {
         let mut picked = number(0)?;

@@ -52,7 +52,8 @@ pub(super) fn lex(text: &str) -> Result<Vec<(usize, Token)>, ExprError> {
             };
             (token, word.len())
         } else if c == '"' || c == '\'' {
-            let end = rest[1..].find(c).ok_or_else(|| ExprError::new(at, "this text has no end"))?;
+            let end =
+                rest[1..].find(c).ok_or_else(|| ExprError::new(at, "this text has no end"))?;
             (Token::Text(rest[1..=end].to_owned()), end + 2)
         } else {
             sign(rest).map_err(|message| ExprError::new(at, message))?
@@ -118,9 +119,9 @@ fn sign(rest: &str) -> Result<(Token, usize), String> {
     ];
     let not_equal = rest.starts_with("!=");
     let meant = MEANT.iter().find(|(sign, _)| rest.starts_with(sign));
-    if let Some((sign, hint)) = meant.filter(|(sign, _)| {
-        !(not_equal || *sign == "=" && rest.starts_with("=="))
-    }) {
+    if let Some((sign, hint)) =
+        meant.filter(|(sign, _)| !(not_equal || *sign == "=" && rest.starts_with("==")))
+    {
         return Err(format!("`{sign}` is no operator here; {hint}"));
     }
     let known = SIGNS.iter().find(|(sign, _)| rest.starts_with(sign));

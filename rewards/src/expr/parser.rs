@@ -123,7 +123,10 @@ impl Parser {
         if name == "known" {
             let fact_at = self.at();
             let Some(Token::Word(word)) = self.advance() else {
-                return Err(ExprError::new(fact_at, "`known` takes a fact: `known(external.judge)`"));
+                return Err(ExprError::new(
+                    fact_at,
+                    "`known` takes a fact: `known(external.judge)`",
+                ));
             };
             let fact = self.fact(fact_at, word)?;
             self.expect(&Token::Close)?;
@@ -174,7 +177,10 @@ impl Parser {
 
     fn nested(&mut self, inner: impl FnOnce(&mut Self) -> Parsed) -> Parsed {
         if self.depth == MAX_DEPTH {
-            return Err(ExprError::new(self.at(), format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(ExprError::new(
+                self.at(),
+                format!("nested deeper than {MAX_DEPTH} levels"),
+            ));
         }
         self.depth += 1;
         let parsed = inner(self);

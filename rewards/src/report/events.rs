@@ -85,6 +85,8 @@ pub(super) fn parse(
 struct Reader<'a> {
     nonce: &'a str,
     next_seq: u64,
+    /// Whether any line had the right nonce.
+    heard: bool,
     progress: Progress,
     order: Vec<String>,
     slots: HashMap<String, Slot>,
@@ -107,6 +109,7 @@ impl<'a> Reader<'a> {
         Self {
             nonce,
             next_seq: 0,
+            heard: false,
             progress: Progress::Silent,
             order: Vec::new(),
             slots: HashMap::new(),
@@ -191,6 +194,7 @@ impl<'a> Reader<'a> {
 
     fn trusts(&mut self, nonce: &str, event: &str) -> bool {
         let right = nonce == self.nonce;
+        self.heard |= right;
         if !right {
             self.odd("report.nonce", &format!("{event} with another nonce"));
         }
@@ -249,11 +253,9 @@ impl<'a> Reader<'a> {
             remarks.push(("report.no_end", "status 0 without the end of the report".to_owned()));
         }
         let contradicted = !self.oddities.is_empty();
-        let heard = self.progress > Progress::Silent;
         // A stranger's bytes alone say nothing: without our runner's nonce, nothing was forged.
-        let severity =
-            if heard && !sealed { Severity::Tampering } else { Severity::Warning };
-        let defect = (sealed && heard)
+        let severity = if self.heard && !sealed { Severity::Tampering } else { Severity::Warning };
+        let defect = (sealed && self.heard)
             .then(|| self.oddities.first().map(|(code, evidence)| format!("{code}: {evidence}")))
             .flatten();
         if ended && !contradicted {
@@ -295,8 +297,10 @@ impl<'a> Reader<'a> {
             Termination::Limit(_) => return false,
             Termination::Exited(code) if code == exit => {}
             Termination::Exited(_) | Termination::Signaled(_) => {
-                let evidence =
-                    format!("the end says exit {exit}, the process {}", super::describe(termination));
+                let evidence = format!(
+                    "the end says exit {exit}, the process {}",
+                    super::describe(termination)
+                );
                 self.odd("report.exit", &evidence);
             }
         }
@@ -314,7 +318,11 @@ impl<'a> Reader<'a> {
             let slot = self.slots.remove(&id).unwrap_or_default();
             match slot.result {
                 Some(result) if slot.reported >= slot.collected || !result.status.passes() => {
-                    if credible { result } else { discredited(result) }
+                    if credible {
+                        result
+                    } else {
+                        discredited(result)
+                    }
                 }
                 _ => {
                     // The first without a result is the one that was running.
@@ -336,7 +344,8 @@ fn discredited(result: TestResult) -> TestResult {
     if matches!(result.status, TestStatus::Failed | TestStatus::Error) {
         return result;
     }
-    let message = format!("reported as {}, by a report that has no valid end", result.status.as_str());
+    let message =
+        format!("reported as {}, by a report that has no valid end", result.status.as_str());
     TestResult { status: TestStatus::Missing, message: Some(message), ..result }
 }
 

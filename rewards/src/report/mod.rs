@@ -146,7 +146,8 @@ pub(crate) const MAX_MESSAGE: usize = 2048;
 pub fn parse(kind: ReportKind, evidence: &Evidence<'_>) -> Result<Report, ReportError> {
     match kind {
         ReportKind::Pytest | ReportKind::Function => {
-            let channel = evidence.execution.channels.first().ok_or(ReportError::NoChannel(kind))?;
+            let channel =
+                evidence.execution.channels.first().ok_or(ReportError::NoChannel(kind))?;
             if evidence.nonce.is_empty() {
                 return Err(ReportError::NoNonce(kind));
             }
@@ -228,3 +229,6 @@ pub(crate) fn tail(text: &str, max: usize) -> &str {
     }
     &text[start..]
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,3 +154,6 @@ impl fmt::Display for RewardError {
 }
 
 impl std::error::Error for RewardError {}
+
+#[cfg(test)]
+mod tests;

@@ -274,10 +274,12 @@ impl<'t> Reader<'t> {
             Combine::Sum => parts.fold((0.0, 0.0), |(lo, hi), (a, b)| {
                 (lo + f64::min(a, 0.0), hi + f64::max(b, 0.0))
             }),
-            Combine::Mean => counted().fold((0.0_f64, 0.0_f64), |(lo, hi), (_, (a, b))| {
-                (lo.min(*a), hi.max(*b))
-            }),
-            Combine::Min => parts.fold((0.0_f64, 0.0_f64), |(lo, hi), (a, b)| (lo.min(a), hi.max(b))),
+            Combine::Mean => {
+                counted().fold((0.0_f64, 0.0_f64), |(lo, hi), (_, (a, b))| (lo.min(*a), hi.max(*b)))
+            }
+            Combine::Min => {
+                parts.fold((0.0_f64, 0.0_f64), |(lo, hi), (a, b)| (lo.min(a), hi.max(b)))
+            }
             Combine::Product => {
                 let most = parts.fold(1.0, |most, (a, b)| most * a.abs().max(b.abs()).max(1.0));
                 (-most, most)
@@ -287,9 +289,8 @@ impl<'t> Reader<'t> {
             self.error(at, "the reward may be too large for a number; clamp its terms");
             return None;
         }
-        let (lo, hi) = clamp.map_or((lo, hi), |(least, most)| {
-            (lo.max(least).min(most), hi.max(least).min(most))
-        });
+        let (lo, hi) = clamp
+            .map_or((lo, hi), |(least, most)| (lo.max(least).min(most), hi.max(least).min(most)));
         Some((lo.min(gate.on_fail).min(gate.tampered), hi.max(gate.on_fail).max(gate.tampered)))
     }
 
@@ -343,7 +344,8 @@ impl<'t> Reader<'t> {
         let skip = literal.len() - literal.trim_start_matches(['"', '\'']).len();
         let skip = if skip >= 3 { 3 } else { skip.min(1) };
         let rest = literal.get(skip..)?;
-        let newline = if skip == 3 { rest.len() - rest.trim_start_matches(['\r', '\n']).len() } else { 0 };
+        let newline =
+            if skip == 3 { rest.len() - rest.trim_start_matches(['\r', '\n']).len() } else { 0 };
         let newline = newline.min(if rest.starts_with('\r') { 2 } else { 1 });
         rest.get(newline..)?.starts_with(text).then_some(span.start + skip + newline)
     }

@@ -1,0 +1,114 @@
+//! What a task expects of the tests of one check.
+
+use std::collections::BTreeSet;
+
+use assay_repos::{Check, Flag, Lock, MustKeep, Severity};
+
+use crate::{CheckRecord, GradedTest, Required, Role, TestResult, TestStatus, report::bounded_id};
+
+/// What the task says about the tests of one check.
+pub(super) struct Expected {
+    must_pass: BTreeSet<String>,
+    must_keep: BTreeSet<String>,
+    /// Tests that the task doesn't name have to pass, too, except `may_fail`.
+    all: bool,
+    may_fail: BTreeSet<String>,
+}
+
+impl Expected {
+    pub(super) fn of(check: &Check, lock: Option<&Lock>) -> Self {
+        let ids = |ids: &[String]| ids.iter().map(|id| bounded_id(id)).collect::<BTreeSet<_>>();
+        let mut must_pass = ids(&check.must_pass);
+        let mut must_keep = match &check.must_keep {
+            MustKeep::Nothing => BTreeSet::new(),
+            MustKeep::Tests(tests) => ids(tests),
+            MustKeep::Lock => lock.map(|lock| ids(&lock.kept(&check.id))).unwrap_or_default(),
+        };
+        let mut may_fail = BTreeSet::new();
+        let all = must_pass.is_empty();
+        if all {
+            // "All of them" includes those that are known to exist and did not show up.
+            for (id, test) in lock.and_then(|lock| lock.checks.get(&check.id)).into_iter().flatten()
+            {
+                let passes = matches!(test.gold.as_str(), "passed" | "xfailed");
+                let set = if passes { &mut must_pass } else { &mut may_fail };
+                set.insert(bounded_id(id));
+            }
+            must_pass.retain(|id| !must_keep.contains(id));
+        } else {
+            must_keep.retain(|id| !must_pass.contains(id));
+        }
+        Self { must_pass, must_keep, all, may_fail }
+    }
+
+    pub(super) fn names_tests(&self) -> bool {
+        !(self.must_pass.is_empty() && self.must_keep.is_empty())
+    }
+
+    fn role(&self, id: &str) -> Role {
+        if self.must_pass.contains(id) {
+            Role::MustPass
+        } else if self.must_keep.contains(id) {
+            Role::MustKeep
+        } else if self.all && !self.may_fail.contains(id) {
+            Role::MustPass
+        } else {
+            Role::Other
+        }
+    }
+
+    /// Puts the results into the record, and a missing one for each test that was not reported.
+    pub(super) fn fill(&self, record: &mut CheckRecord, results: Vec<TestResult>) {
+        let seen: BTreeSet<String> = results.iter().map(|test| test.id.clone()).collect();
+        let absent = self.must_pass.iter().chain(&self.must_keep).filter(|id| !seen.contains(*id));
+        let absent = absent.map(|id| TestResult {
+            id: id.clone(),
+            status: TestStatus::Missing,
+            duration_s: None,
+            message: Some("not in the report".into()),
+        });
+        let absent: Vec<_> = absent.collect();
+        for TestResult { id, status, duration_s, message } in results.into_iter().chain(absent) {
+            let role = self.role(&id);
+            record.counts.add(status);
+            match role {
+                Role::MustPass => count(&mut record.must_pass, status.passes()),
+                Role::MustKeep => count(&mut record.must_keep, status.keeps()),
+                Role::Other => {}
+            }
+            record.tests.push(GradedTest { id, status, role, duration_s, message });
+        }
+    }
+
+    pub(super) fn remarks(
+        &self,
+        check: &Check,
+        lock: Option<&Lock>,
+        record: &CheckRecord,
+    ) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        if check.must_keep == MustKeep::Lock && lock.is_none() {
+            flags.push(Flag {
+                code: "task.no_lock".into(),
+                severity: Severity::Info,
+                evidence: format!("check {} keeps the tests of a lock that is not there", check.id),
+            });
+        }
+        let kept = |test: &&GradedTest| test.role == Role::MustKeep;
+        let skipped = |test: &&GradedTest| test.status == TestStatus::Skipped;
+        let skips = record.tests.iter().filter(kept).filter(skipped).count();
+        if skips > 0 {
+            flags.push(Flag {
+                code: "tests.newly_skipped".into(),
+                severity: Severity::Warning,
+                evidence: format!("{skips} tests of check {} that passed before", check.id),
+            });
+        }
+        flags
+    }
+}
+
+fn count(required: &mut Required, held: bool) {
+    required.count = required.count.saturating_add(1);
+    required.held = required.held.saturating_add(u32::from(held));
+}

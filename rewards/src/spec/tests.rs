@@ -1,0 +1,185 @@
+use super::*;
+
+fn parse(text: &str) -> Result<RewardSpec, Vec<RewardError>> {
+    RewardSpec::parse(text, Path::new("r.toml"))
+}
+
+/// A valid file with one term, whose lines can be replaced.
+const GOOD: &str = r#"schema = 1
+name = "good"
+[gate]
+require = ["tests.ran"]
+on_fail = 0
+tampered = -1
+[[term]]
+name = "solved"
+value = "must_pass.fraction"
+weight = 1.0
+[combine]
+op = "sum"
+clamp = [0, 1]
+[mask]
+when = "gen.truncated"
+group_min_valid = 0.5
+"#;
+
+#[test]
+fn presets_load_and_are_the_defaults() {
+    let names: Vec<_> = RewardSpec::presets().iter().map(RewardSpec::name).collect();
+    assert_eq!(names, ["pass", "swe-default"]);
+    assert_eq!(RewardSpec::default_for(SubmissionKind::Function).name(), "pass");
+    assert_eq!(RewardSpec::default_for(SubmissionKind::Patch).name(), "swe-default");
+    assert_eq!(RewardSpec::preset("pass").unwrap().range(), (0.0, 1.0));
+    assert_eq!(RewardSpec::preset("swe-default").unwrap().range(), (-1.0, 1.0));
+    assert_eq!(RewardSpec::preset("nope"), None);
+}
+
+#[test]
+fn a_good_file() {
+    let spec = parse(GOOD).unwrap();
+    assert_eq!((spec.name(), spec.range(), spec.group_min_valid()), ("good", (-1.0, 1.0), 0.5));
+    assert_eq!(spec.terms().collect::<Vec<_>>(), ["solved"]);
+    assert_eq!(spec.digest(), &Digest::of(GOOD));
+    let least = "schema = 1\nname = 'x'\n[[term]]\nname = 'a'\nvalue = 'must_pass.all'\n";
+    let spec = parse(least).unwrap();
+    assert_eq!((spec.gate.on_fail, spec.gate.tampered, spec.range()), (0.0, 0.0, (0.0, 1.0)));
+    let tampered = parse(&format!("{least}[gate]\non_fail = -0.5\n")).unwrap().gate.tampered;
+    assert_eq!(tampered, -0.5, "as on_fail when not said");
+}
+
+#[test]
+fn mistakes_name_their_place() {
+    // (what is replaced, by what, line, column, message)
+    let cases = [
+        ("schema = 1", "schema = 2", 1, 10, "schema is not 1"),
+        ("schema = 1", "schema = \"1\"", 1, 10, "`schema` takes a number, found text"),
+        ("schema = 1\n", "", 1, 1, "`schema` is missing"),
+        ("name = \"good\"", "", 1, 1, "`name` is missing in the file"),
+        ("\"good\"", "\"a b\"", 2, 8, "letters, digits"),
+        ("\"good\"", "\"\"", 2, 8, "letters, digits"),
+        ("name = \"good\"", "naem = \"good\"", 2, 1, "did you mean `name`?"),
+        ("[gate]", "[gates]", 3, 2, "did you mean `gate`?"),
+        ("[gate]", "[[gate]]", 3, 1, "`gate` takes a table, found a list"),
+        ("require", "requires", 4, 1, "unknown key `requires` in [gate]; did you mean `require`?"),
+        ("[\"tests.ran\"]", "\"tests.ran\"", 4, 11, "a list of conditions, found text"),
+        ("\"tests.ran\"", "\"tests.run\"", 4, 13, "did you mean `tests.ran`?"),
+        ("\"tests.ran\"", "\"tests.ran\", \"tests.passed\"", 4, 26, "`require` takes a condition"),
+        ("\"tests.ran\"", "\"true\"", 4, 13, "always true"),
+        ("\"tests.ran\"", "\"tests.passed < 0\"", 4, 13, "no record passes the gate"),
+        ("on_fail = 0", "on_fail = nan", 5, 11, "is not from -1e12 to 1e12"),
+        ("on_fail = 0", "on_fail = 1e400", 5, 11, "is not from"),
+        ("on_fail = 0", "on_fail = false", 5, 11, "takes a number, found true or false"),
+        ("[[term]]", "[term]", 7, 1, "write `[[term]]`"),
+        ("name = \"solved\"", "weigth = 2", 8, 1, "did you mean `weight`?"),
+        ("value = \"must_pass.fraction\"", "", 7, 1, "`value` is missing in [[term]]"),
+        ("must_pass.fraction", "must_pass.fractions", 9, 10, "did you mean `must_pass.fraction`?"),
+        ("\"must_pass.fraction\"", "'0.5 * must_pas.all'", 9, 16, "did you mean `must_pass.all`?"),
+        ("\"must_pass.fraction\"", "\"\"\"\n1 +\n  nope\"\"\"", 11, 3, "unknown fact `nope`"),
+        ("\"must_pass.fraction\"", "'''nope'''", 9, 12, "unknown fact `nope`"),
+        ("\"must_pass.fraction\"", "\"\\u0031 + nope\"", 9, 9, "unknown fact `nope`"),
+        ("\"must_pass.fraction\"", "\"é + 1\"", 9, 10, "unexpected character"),
+        ("\"must_pass.fraction\"", "1", 9, 9, "`value` takes an expression in quotes"),
+        ("must_pass.fraction", "1", 9, 10, "always 1: the term says nothing; give it a `when`"),
+        ("must_pass.fraction", "0 * tests.passed", 9, 10, "always 0"),
+        ("must_pass.fraction", "true", 9, 10, "always true"),
+        ("must_pass.fraction", "gen.finish_reason", 9, 10, "not text"),
+        ("must_pass.fraction", "1 / tests.passed", 9, 14, "may divide by zero"),
+        ("must_pass.fraction", "log2(tests.passed)", 9, 15, "logarithm"),
+        ("weight = 1.0", "weight = 0", 7, 1, "every term has weight 0"),
+        ("weight = 1.0", "weight = -inf", 10, 10, "is not from"),
+        ("weight = 1.0", "when = \"tests.passed < 0\"", 10, 9, "the term never counts"),
+        ("weight = 1.0", "when = \"tests.passed >= 0\"", 10, 9, "leave it out"),
+        ("weight = 1.0", "when = \"tests.passed\"", 10, 9, "`when` takes a condition"),
+        (
+            "weight = 1.0",
+            "weight = 1.0\n[[term]]\nname = \"solved\"\nvalue = \"tests.ran\"",
+            12,
+            8,
+            "a second term `solved`",
+        ),
+        ("op = \"sum\"", "op = \"product", 12, 14, "invalid basic string"),
+        ("op = \"sum\"", "op = \"average\"", 12, 6, "it is one of sum, mean, product, min"),
+        ("op = \"sum\"", "op = \"summ\"", 12, 6, "did you mean `sum`?"),
+        ("[0, 1]", "[1, 0]", 13, 9, "not below"),
+        ("[0, 1]", "[0, 0]", 13, 9, "not below"),
+        ("[0, 1]", "[0]", 13, 9, "two numbers"),
+        ("[0, 1]", "1", 13, 9, "two numbers"),
+        ("[0, 1]", "[\"a\", 1]", 13, 10, "takes a number"),
+        ("group_min_valid = 0.5", "group_min_valid = 50", 16, 19, "not from 0 to 1"),
+        ("\"gen.truncated\"", "\"gen.truncated and not gen.truncated\"", 15, 9, "it never masks"),
+        ("name = \"good\"", "name = \"good\"\nname = \"two\"", 3, 1, "duplicate key"),
+        ("schema = 1", "schema = 1 1", 1, 10, "must be quoted"),
+        ("schema = 1", "\u{0}", 1, 2, "expected `=`"),
+    ];
+    for (old, new, line, column, message) in cases {
+        let text = GOOD.replacen(old, new, 1);
+        assert_ne!(text, GOOD, "{old}");
+        let errors = parse(&text).expect_err(new);
+        let found = errors.iter().any(|error| {
+            (error.line, error.column) == (line, column) && error.message.contains(message)
+        });
+        let told: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert!(found, "{new}: expected {line}:{column}: {message}, got\n{}", told.join("\n"));
+    }
+}
+
+#[test]
+fn every_mistake_is_told_in_order() {
+    let text = GOOD
+        .replace("tests.ran", "tests.run")
+        .replace("must_pass.fraction", "must_pas.all")
+        .replace("clamp", "clmap")
+        .replace("op =", "pop =");
+    let errors = parse(&text).unwrap_err();
+    let lines: Vec<_> = errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [4, 9, 12, 13], "{errors:?}");
+    assert_eq!(
+        errors[1].to_string(),
+        "r.toml:9:10: unknown fact `must_pas.all`; did you mean `must_pass.all`?"
+    );
+}
+
+#[test]
+fn rewards_that_could_be_infinite_are_refused() {
+    let terms = |count: usize, op: &str| {
+        let term =
+            |i| format!("[[term]]\nname = \"t{i}\"\nvalue = \"external.a\"\nweight = 1e12\n");
+        let terms: String = (0..count).map(term).collect();
+        format!("schema = 1\nname = \"x\"\n{terms}[combine]\nop = \"{op}\"\n")
+    };
+    assert!(parse(&terms(100, "sum")).is_ok());
+    assert!(parse(&terms(3, "product")).is_ok());
+    let errors = parse(&terms(20, "product")).unwrap_err();
+    assert!(errors[0].message.contains("too large"), "{errors:?}");
+    assert!(parse(&terms(101, "sum")).is_err());
+    let negative = GOOD.replace("weight = 1.0", "weight = -1.0").replace("sum", "mean");
+    assert!(parse(&negative).unwrap_err()[0].message.contains("negative"));
+}
+
+#[test]
+fn hostile_files_are_errors() {
+    for text in [
+        String::new(),
+        "\u{feff}".into(),
+        "[".repeat(100_000),
+        format!("a = {}1{}", "[".repeat(50_000), "]".repeat(50_000)),
+        "x = 1\n".repeat(20_000),
+        "a".repeat(1 << 20),
+        format!("schema = 1\nname = \"{}\"", "n".repeat(100_000)),
+        "schema = 1\r\nname = \"x\"\r\nterm = []".into(),
+        "schema = 1\nname = \"x\"\nterm = [1, {}, []]".into(),
+    ] {
+        let errors = parse(&text).unwrap_err();
+        assert!(!errors.is_empty());
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_panics(text in "(\\PC|\n){0,200}", at in 0..300_usize, cut in 0..300_usize) {
+        let _ = parse(&text);
+        let at = at.min(GOOD.len());
+        let end = (at + cut).min(GOOD.len());
+        let _ = parse(&format!("{}{text}{}", &GOOD[..at], &GOOD[end..]));
+    }
+}
