@@ -428,11 +428,33 @@ impl Model {
     /// # Panics
     /// When the lengths don't add up to T, or a token lies outside the vocabulary.
     pub fn hidden(&self, tokens: &Tensor, segments: &[i64]) -> Tensor {
+        self.packed(tokens, segments, |_, _| {})
+    }
+
+    /// As [`Self::hidden`], with the keys and values [T, kv heads, d] of every block.
+    pub(crate) fn prefill(
+        &self,
+        tokens: &Tensor,
+        segments: &[i64],
+    ) -> (Tensor, Vec<(Tensor, Tensor)>) {
+        let mut keys = Vec::with_capacity(self.blocks.len());
+        let keep = |k: &Tensor, v: &Tensor| keys.push((k.shallow_clone(), v.shallow_clone()));
+        let hidden = self.packed(tokens, segments, keep);
+        (hidden, keys)
+    }
+
+    fn packed(
+        &self,
+        tokens: &Tensor,
+        segments: &[i64],
+        mut keep: impl FnMut(&Tensor, &Tensor),
+    ) -> Tensor {
         let positions: Vec<i64> = segments.iter().flat_map(|length| 0..*length).collect();
         let positions = Tensor::from_slice(&positions).to_device(self.device);
         let mask = |length: &i64| attention::causal_mask(*length, self.kind, self.device);
         let masks: Vec<Tensor> = segments.iter().map(mask).collect();
         self.forward(tokens, &positions, |_, q, k, v| {
+            keep(k, v);
             attention::segments(q, k, v, segments, &masks)
         })
     }

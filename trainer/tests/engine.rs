@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use assay_trainer::model::{Arch, Model, ModelConfig, ModelError, NamedTensors};
+use assay_trainer::sample::{Completion, FinishReason, SampleParams, sample};
 use assay_trainer::score::Group;
 use assay_trainer::tokenizer::Tokenizer;
 use assay_trainer::weights::{self, Loaded};
@@ -279,6 +280,188 @@ fn gradients_equal_finite_differences() {
     };
     let slope = (loss(&moved(1.0)) - loss(&moved(-1.0))) / (2.0 * step);
     assert!((slope / norm - 1.0).abs() < 1e-2, "slope {slope}, squared norm {norm}");
+}
+
+fn params(temperature: f64, max_tokens: usize) -> SampleParams {
+    SampleParams { temperature, top_p: 1.0, max_tokens, stop: Vec::new(), seed: 7 }
+}
+
+/// A model over bytes that says something other than one letter.
+fn byte_model(arch: Arch) -> Model {
+    let tokenizer = Tokenizer::bytes();
+    let config = ModelConfig { vocab: tokenizer.size(), eos: vec![256], ..tiny_config(arch) };
+    let tensors = config.parameter_shapes().into_iter().enumerate();
+    let tensors = tensors.map(|(index, (name, shape))| {
+        let tensor = weight(index, &name, &shape);
+        (name, tensor)
+    });
+    Model::from_tensors(config, &tensors.collect(), Kind::Float, Device::Cpu).unwrap()
+}
+
+/// The sampler's log-probs against the full forward pass, token by token.
+fn cached_difference(model: &mut Model, completions: &[Vec<Completion>], temperature: f64) -> f32 {
+    let mut worst = 0.0_f32;
+    for completion in completions.iter().flatten() {
+        assert_eq!(completion.tokens.len(), completion.log_probs.len());
+        let group =
+            Group { prompt: &completion.prompt_tokens, completions: vec![&completion.tokens] };
+        let scored = model.score(&[group], temperature, false).unwrap();
+        worst = worst.max(largest_difference(&scored.log_probs, &completion.log_probs));
+    }
+    worst
+}
+
+#[test]
+fn decoding_with_the_cache_equals_the_full_forward_pass() {
+    let tokenizer = Tokenizer::bytes();
+    // Ragged prompts, rows that end at different times (eos is likely enough), two cache columns'
+    // growth (100 tokens), and samples that fill more than one wave.
+    let prompts: Vec<Vec<i64>> = (0..5).map(|i| sequence(1 + 5 * i, i + 1)).collect();
+    for arch in [Arch::Llama, Arch::Qwen2, Arch::Qwen3] {
+        let mut model = byte_model(arch);
+        let mut heard = Vec::new();
+        let completions =
+            sample(&model, &tokenizer, &prompts, 60, &params(1.1, 100), &mut |p, i, c| {
+                heard.push((p, i, c.tokens.len()));
+            })
+            .unwrap();
+        assert_eq!(completions.iter().map(Vec::len).collect::<Vec<_>>(), [60; 5]);
+        assert_eq!(heard.len(), 300, "each end is heard once");
+        assert!(completions.iter().flatten().any(|c| c.finish_reason == FinishReason::Eos));
+        assert!(completions.iter().flatten().any(|c| c.finish_reason == FinishReason::Length));
+        let difference = cached_difference(&mut model, &completions, 1.1);
+        println!("{arch:?}: largest difference {difference:.2e}");
+        assert!(difference < 1e-4, "{arch:?}: {difference}");
+    }
+}
+
+#[test]
+fn samples_depend_on_the_seed_and_not_on_the_batch() {
+    let (model, tokenizer) = (byte_model(Arch::Llama), Tokenizer::bytes());
+    let prompts = [sequence(6, 1), sequence(9, 2)];
+    let draw = |prompts: &[Vec<i64>], n, params: &SampleParams| {
+        sample(&model, &tokenizer, prompts, n, params, &mut |_, _, _| {}).unwrap()
+    };
+    let base = draw(&prompts, 4, &params(1.0, 20));
+    assert_eq!(base, draw(&prompts, 4, &params(1.0, 20)), "the same seed");
+    let other = SampleParams { seed: 8, ..params(1.0, 20) };
+    assert_ne!(base, draw(&prompts, 4, &other), "another seed");
+    let alone = draw(&prompts[..1], 2, &params(1.0, 20));
+    for (a, b) in alone[0].iter().zip(&base[0]) {
+        assert_eq!(a.tokens, b.tokens, "fewer neighbours");
+    }
+    let greedy = draw(&prompts, 3, &params(0.0, 20));
+    assert!(greedy[0].iter().all(|c| c.tokens == greedy[0][0].tokens));
+    let nucleus = SampleParams { top_p: 1e-9, ..params(1.0, 20) };
+    assert_eq!(draw(&prompts, 1, &nucleus)[0][0].tokens, greedy[0][0].tokens, "top-p of almost 0");
+    let none = draw(&prompts, 2, &params(1.0, 0));
+    assert!(none.iter().flatten().all(|c| c.tokens.is_empty()));
+}
+
+#[test]
+fn samples_follow_the_distribution() {
+    let (mut model, tokenizer) = (byte_model(Arch::Llama), Tokenizer::bytes());
+    let prompt = sequence(6, 3);
+    for (temperature, top_p) in [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5)] {
+        let params = SampleParams { top_p, ..params(temperature, 1) };
+        let n = 4000;
+        let drawn = sample(&model, &tokenizer, &[prompt.clone()], n, &params, &mut |_, _, _| {});
+        let mut counts = vec![0.0_f64; 257];
+        for completion in &drawn.unwrap()[0] {
+            counts[completion.tokens[0] as usize] += 1.0;
+        }
+        let every: Vec<[i64; 1]> = (0..257).map(|id| [id]).collect();
+        let group = Group { prompt: &prompt, completions: every.iter().map(|c| &c[..]).collect() };
+        let scored = model.score(&[group], temperature, false).unwrap();
+        let mut p: Vec<(f64, usize)> =
+            scored.log_probs.iter().enumerate().map(|(i, l)| (f64::from(*l).exp(), i)).collect();
+        p.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (mut kept, mut sum) = (Vec::new(), 0.0);
+        for (p, id) in p {
+            if sum < top_p {
+                kept.push((p, id));
+                sum += p;
+            }
+        }
+        let inside: f64 = kept.iter().map(|(_, id)| counts[*id]).sum();
+        assert_eq!(inside as usize, n, "nothing outside the nucleus");
+        // Pearson's statistic over the tokens that are expected often enough.
+        let often = kept.iter().filter(|(p, _)| p / sum * n as f64 > 5.0);
+        let terms: Vec<f64> = often
+            .map(|(p, id)| {
+                let expected = p / sum * n as f64;
+                (counts[*id] - expected).powi(2) / expected
+            })
+            .collect();
+        let (statistic, freedom) = (terms.iter().sum::<f64>(), terms.len() as f64);
+        let limit = freedom + 5.0 * (2.0 * freedom).sqrt();
+        assert!(statistic < limit, "T {temperature}, top-p {top_p}: {statistic:.0} of {limit:.0}");
+    }
+}
+
+#[test]
+fn a_stop_string_ends_a_sample() {
+    let (model, tokenizer) = (byte_model(Arch::Llama), Tokenizer::bytes());
+    let prompts = [sequence(6, 1)];
+    let draw = |params: &SampleParams| {
+        sample(&model, &tokenizer, &prompts, 30, params, &mut |_, _, _| {}).unwrap().remove(0)
+    };
+    let free = draw(&params(1.0, 40));
+    // Two characters that some sample holds: its run up to there must be found again.
+    let (whole, stop) = free
+        .iter()
+        .find_map(|c| Some((c, c.text.get(10..12)?.to_owned())))
+        .expect("a sample with ascii text");
+    let stopped =
+        draw(&SampleParams { stop: vec![String::new(), stop.clone()], ..params(1.0, 40) });
+    let index = free.iter().position(|c| c == whole).unwrap();
+    assert_eq!(stopped[index].finish_reason, FinishReason::Stop);
+    for (free, stopped) in free.iter().zip(&stopped) {
+        assert!(free.tokens.starts_with(&stopped.tokens));
+        match free.text.find(&stop) {
+            Some(at) => assert_eq!(stopped.text, free.text[..at + stop.len()]),
+            None => assert_eq!(stopped, free),
+        }
+    }
+}
+
+#[test]
+fn smollm2_decodes_as_it_scores() {
+    let Some(path) = smollm2() else { return };
+    let Loaded { config, tensors, tokenizer } = weights::load(&path).unwrap();
+    let chat = |text| {
+        let text = tokenizer.render_chat(&[("user", text)]).unwrap() + "```python\n";
+        tokenizer.encode(&text).unwrap()
+    };
+    let prompts = [
+        chat("Write `add(a, b)` in Python."),
+        chat("Write a Python function that reverses a string."),
+    ];
+    let params = SampleParams { stop: vec!["\n```".to_owned()], ..params(1.0, 32) };
+    for (kind, limit, kl_limit) in
+        [(Kind::Float, 2e-4, 1e-8), (Kind::BFloat16, f32::INFINITY, 3e-3)]
+    {
+        let mut model = Model::from_tensors(config.clone(), &tensors, kind, Device::Cpu).unwrap();
+        let drawn = sample(&model, &tokenizer, &prompts, 8, &params, &mut |_, _, _| {}).unwrap();
+        let difference = cached_difference(&mut model, &drawn, 1.0);
+        // The estimator exp(r) - 1 - r of KL(sampler || trainer), as the trainer reports it.
+        let mut terms = Vec::new();
+        for completion in drawn.iter().flatten() {
+            let group =
+                Group { prompt: &completion.prompt_tokens, completions: vec![&completion.tokens] };
+            let scored = model.score(&[group], 1.0, false).unwrap();
+            let ratio =
+                scored.log_probs.iter().zip(&completion.log_probs).map(|(a, b)| f64::from(a - b));
+            terms.extend(ratio.map(|r| r.exp() - 1.0 - r));
+        }
+        let kl = terms.iter().sum::<f64>() / terms.len() as f64;
+        println!(
+            "{kind:?}: {} tokens, largest difference {difference:.2e}, KL {kl:.2e}",
+            terms.len()
+        );
+        assert!(difference < limit, "{kind:?}: {difference}");
+        assert!(kl < kl_limit, "{kind:?}: {kl}");
+    }
 }
 
 #[test]
