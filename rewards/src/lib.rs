@@ -27,6 +27,9 @@ mod score;
 mod group;
 
 #[cfg(test)]
+mod docs;
+
+#[cfg(test)]
 mod testing;
 
 pub use assay_repos::{Flag, PatchFacts, Severity};

@@ -334,7 +334,7 @@ fn the_gravest_fault_of_all_checks_is_the_outcome() {
             })),
         });
         let runs: Vec<_> = runs.collect();
-        assert!(!runs[0].is_decisive(None) == std::ptr::eq(executions[0], &solved));
+        assert_eq!(runs[0].is_decisive(None), !std::ptr::eq(executions[0], &solved));
         header().grade(PatchFacts::default(), Vec::new(), &runs, None).outcome
     };
     assert_eq!(outcome(&[&solved, &solved]), Outcome::Scored);

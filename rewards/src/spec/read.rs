@@ -50,6 +50,9 @@ struct Reader<'t> {
     errors: Vec<RewardError>,
 }
 
+/// The least and the greatest.
+type Bounds = (f64, f64);
+
 /// A table of the file: what it is called in messages, and where it starts.
 #[derive(Clone, Copy)]
 struct Table<'t> {
@@ -78,18 +81,18 @@ impl<'t> Reader<'t> {
         }
         let name = self.name(root);
         let gate = self.gate(root);
-        let (terms, ranges) = self.terms(root)?;
+        let terms = self.terms(root)?;
         let (combine, clamp) = self.combine(root);
         let (mask, group_min_valid) = self.mask(root);
         if !self.errors.is_empty() {
             return None;
         }
-        let range = self.range(root, combine, clamp, &terms, &ranges, &gate)?;
+        let range = self.range(root, combine, clamp, &terms, &gate)?;
         Some(RewardSpec {
             name: name?,
             digest: Digest::of(self.text),
             gate,
-            terms,
+            terms: terms.into_iter().map(|(term, _)| term).collect(),
             combine,
             clamp,
             mask,
@@ -120,7 +123,7 @@ impl<'t> Reader<'t> {
         gate
     }
 
-    fn terms(&mut self, root: Table<'_>) -> Option<(Vec<Term>, Vec<(f64, f64)>)> {
+    fn terms(&mut self, root: Table<'_>) -> Option<Vec<(Term, Bounds)>> {
         let Some(value) = get(root, "term") else {
             self.missing(root, "term", "[[term]]");
             return None;
@@ -133,7 +136,7 @@ impl<'t> Reader<'t> {
             self.error(value.span().start, format!("a file has 1 to {MAX_ITEMS} terms"));
             return None;
         }
-        let (mut terms, mut ranges, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut terms, mut names) = (Vec::new(), BTreeSet::new());
         for item in items.iter() {
             let DeValue::Table(table) = item.get_ref() else {
                 self.wrong(item, "term", "a table");
@@ -145,13 +148,12 @@ impl<'t> Reader<'t> {
                 let at = get(table, "name").map_or(table.at, |value| value.span().start);
                 self.error(at, format!("a second term `{}`", term.name));
             }
-            terms.push(term);
-            ranges.push(range);
+            terms.push((term, range));
         }
-        Some((terms, ranges))
+        Some(terms)
     }
 
-    fn term(&mut self, table: Table<'_>) -> Option<(Term, (f64, f64))> {
+    fn term(&mut self, table: Table<'_>) -> Option<(Term, Bounds)> {
         self.keys(table, &["name", "when", "value", "weight"]);
         let name = self.name(table);
         let weight = self.number(table, "weight").map_or(1.0, |(number, _)| number);
@@ -184,7 +186,7 @@ impl<'t> Reader<'t> {
         Some((term, (lo, hi)))
     }
 
-    fn combine(&mut self, root: Table<'_>) -> (Combine, Option<(f64, f64)>) {
+    fn combine(&mut self, root: Table<'_>) -> (Combine, Option<Bounds>) {
         const OPS: &[(&str, Combine)] = &[
             ("sum", Combine::Sum),
             ("mean", Combine::Mean),
@@ -212,7 +214,7 @@ impl<'t> Reader<'t> {
         (op, clamp)
     }
 
-    fn bounds(&mut self, value: &Spanned<DeValue<'_>>) -> Option<(f64, f64)> {
+    fn bounds(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Bounds> {
         let at = value.span().start;
         if let DeValue::Array(items) = value.get_ref()
             && items.len() == 2
@@ -249,13 +251,12 @@ impl<'t> Reader<'t> {
         &mut self,
         root: Table<'_>,
         combine: Combine,
-        clamp: Option<(f64, f64)>,
-        terms: &[Term],
-        values: &[(f64, f64)],
+        clamp: Option<Bounds>,
+        terms: &[(Term, Bounds)],
         gate: &Gate,
-    ) -> Option<(f64, f64)> {
+    ) -> Option<Bounds> {
         let at = get(root, "term").map_or(0, |value| value.span().start);
-        let counted = || terms.iter().zip(values).filter(|(term, _)| term.weight != 0.0);
+        let counted = || terms.iter().filter(|(term, _)| term.weight != 0.0);
         if counted().next().is_none() {
             self.error(at, "every term has weight 0: the reward says nothing");
             return None;

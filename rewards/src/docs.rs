@@ -1,0 +1,106 @@
+//! What `docs/rewards.md` says is what happens.
+
+use std::path::Path;
+
+use assay_repos::Digest;
+
+use crate::{
+    GradeRecord, Outcome, RewardSpec,
+    facts::{CheckFact, Fixed},
+    score, testing,
+};
+
+const GUIDE: &str = include_str!("../../docs/rewards.md");
+
+fn parse(text: &str) -> Result<RewardSpec, Vec<crate::RewardError>> {
+    RewardSpec::parse(text, Path::new("my.toml"))
+}
+
+/// The text of every fenced block of this language.
+fn blocks<'g>(guide: &'g str, language: &str) -> Vec<&'g str> {
+    let fence = format!("```{language}\n");
+    guide.split(&fence).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+/// Makes the record that a row describes.
+fn record(row: &str) -> GradeRecord {
+    let mut record = testing::record((0, 0), (0, 0));
+    for fact in row.split(", ") {
+        let (name, value) = fact.split_once(' ').unwrap_or((fact, ""));
+        let required = || {
+            let (held, count) = value.split_once('/').unwrap();
+            (held.parse().unwrap(), count.parse().unwrap())
+        };
+        match name {
+            "must_pass" => {
+                let (held, count) = required();
+                record.checks[0].must_pass = crate::Required { held, count };
+                record.checks[0].counts.failed += count;
+            }
+            "must_keep" => {
+                let (held, count) = required();
+                record.checks[0].must_keep = crate::Required { held, count };
+            }
+            "judge" => drop(record.external.insert("judge".into(), value.parse().unwrap())),
+            "touches" => record.patch.touches_tests = true,
+            "tokens" => record.generation.tokens = value.parse().unwrap(),
+            "target" => record.generation.target_tokens = value.parse().unwrap(),
+            "finish" => record.generation.finish_reason = value.into(),
+            "INFRA_ERROR" => record.outcome = Outcome::InfraError,
+            "SUBMISSION_REJECTED" => record.outcome = Outcome::SubmissionRejected,
+            "TAMPERED" => record.outcome = Outcome::Tampered,
+            _ => panic!("unknown word in a row: {fact}"),
+        }
+    }
+    record
+}
+
+#[test]
+fn every_file_of_the_guide_loads() {
+    let files = blocks(GUIDE, "toml");
+    assert_eq!(files.len(), 4);
+    for file in files {
+        let spec = parse(file).unwrap_or_else(|errors| panic!("{errors:?}"));
+        assert_eq!(spec.digest(), &Digest::of(file));
+    }
+}
+
+#[test]
+fn every_row_of_the_recipes_is_so() {
+    let recipes = GUIDE.split("\n### ").skip(1);
+    let mut rows = 0;
+    for recipe in recipes {
+        let spec = parse(blocks(recipe, "toml")[0]).unwrap();
+        let table = recipe.lines().filter_map(|line| line.strip_prefix("| ")).skip(2);
+        for row in table {
+            let cells: Vec<_> = row.trim_end_matches('|').split(" | ").map(str::trim).collect();
+            let [facts, reward, mask] = cells[..] else { panic!("three cells: {row}") };
+            let scored = score(&record(facts), &spec);
+            let told = scored.reward.map_or("none".into(), |reward| format!("{}", reward as f32));
+            assert_eq!(
+                (told.as_str(), scored.mask.as_deref().unwrap_or_default()),
+                (reward, mask),
+                "{row}"
+            );
+            rows += 1;
+        }
+    }
+    assert_eq!(rows, 18);
+}
+
+#[test]
+fn the_guide_knows_every_fact_and_quotes_errors_as_they_are() {
+    for fact in Fixed::ALL {
+        assert!(GUIDE.contains(&format!("`{}`", fact.name())), "{}", fact.name());
+    }
+    for name in ["passed", "missing", "ran", "must_pass.all"] {
+        assert!(CheckFact::ALL.iter().any(|(known, _)| *known == name));
+        assert!(GUIDE.contains(&format!("`check.ID.{name}`")));
+    }
+    let file = |value: &str| {
+        format!("schema = 1\nname = \"x\"\n\n\n\n\n[[term]]\nname = \"t\"\nvalue = \"{value}\"\n")
+    };
+    let told = |value: &str| parse(&file(value)).unwrap_err()[0].to_string();
+    let quoted: Vec<_> = blocks(GUIDE, "text")[0].lines().collect();
+    assert_eq!(quoted, [told("must_pas.all"), told("1 / tests.passed")]);
+}
