@@ -1,2 +1,0 @@
-def age_in_year(birth_year, year):
-    return year - birth_year

@@ -1,2 +1,0 @@
-def all_but_first(items):
-    return items[1:]

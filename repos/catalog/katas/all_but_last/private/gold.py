@@ -1,2 +1,0 @@
-def all_but_last(items):
-    return items[:-1]

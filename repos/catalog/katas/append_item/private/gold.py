@@ -1,2 +1,0 @@
-def append_item(items, x):
-    return items + [x]

@@ -1,2 +1,0 @@
-def ascii_code(c):
-    return ord(c)

@@ -1,2 +1,0 @@
-def average_of_three(a, b, c):
-    return (a + b + c) / 3

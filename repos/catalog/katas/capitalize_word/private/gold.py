@@ -1,2 +1,0 @@
-def capitalize_word(word):
-    return word.capitalize()

@@ -1,2 +1,0 @@
-def clamp(n, low, high):
-    return max(low, min(n, high))

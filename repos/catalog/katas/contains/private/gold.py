@@ -1,2 +1,0 @@
-def contains(s, word):
-    return word in s

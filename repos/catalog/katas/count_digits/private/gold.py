@@ -1,2 +1,0 @@
-def count_digits(n):
-    return len(str(n))

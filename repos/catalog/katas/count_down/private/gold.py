@@ -1,2 +1,0 @@
-def count_down(n):
-    return list(range(n, 0, -1))

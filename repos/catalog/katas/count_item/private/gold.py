@@ -1,2 +1,0 @@
-def count_item(items, x):
-    return items.count(x)

@@ -1,2 +1,0 @@
-def count_letters(s):
-    return {c: s.count(c) for c in s}

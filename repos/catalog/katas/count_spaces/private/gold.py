@@ -1,2 +1,0 @@
-def count_spaces(s):
-    return s.count(' ')

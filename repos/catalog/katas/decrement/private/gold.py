@@ -1,2 +1,0 @@
-def decrement(n):
-    return n - 1

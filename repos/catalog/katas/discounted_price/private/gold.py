@@ -1,2 +1,0 @@
-def discounted_price(price, percent):
-    return price - price * percent / 100

@@ -1,2 +1,0 @@
-def even_indices_sum(numbers):
-    return sum(numbers[::2])

@@ -1,2 +1,0 @@
-def every_other(items):
-    return items[::2]

@@ -1,2 +1,0 @@
-def every_other_char(s):
-    return s[::2]

@@ -1,2 +1,0 @@
-def exclaim(s):
-    return s + '!'

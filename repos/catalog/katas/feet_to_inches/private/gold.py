@@ -1,2 +1,0 @@
-def feet_to_inches(feet):
-    return feet * 12

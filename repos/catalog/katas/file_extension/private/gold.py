@@ -1,2 +1,0 @@
-def file_extension(filename):
-    return filename.split('.')[-1]

@@ -1,2 +1,0 @@
-def find_char(s, c):
-    return s.find(c)

@@ -1,2 +1,0 @@
-def first_and_last(items):
-    return [items[0], items[-1]]

@@ -1,2 +1,0 @@
-def first_n(items, n):
-    return items[:n]

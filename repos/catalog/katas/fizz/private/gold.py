@@ -1,2 +1,0 @@
-def fizz(n):
-    return 'Fizz' if n % 3 == 0 else str(n)

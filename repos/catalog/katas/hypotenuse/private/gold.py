@@ -1,2 +1,0 @@
-def hypotenuse(a, b):
-    return (a * a + b * b) ** 0.5

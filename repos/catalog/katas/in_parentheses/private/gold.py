@@ -1,2 +1,0 @@
-def in_parentheses(s):
-    return '(' + s + ')'

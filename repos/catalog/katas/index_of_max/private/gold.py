@@ -1,2 +1,0 @@
-def index_of_max(numbers):
-    return numbers.index(max(numbers))

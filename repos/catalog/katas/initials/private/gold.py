@@ -1,2 +1,0 @@
-def initials(first, last):
-    return first[0] + last[0]

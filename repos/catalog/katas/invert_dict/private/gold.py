@@ -1,2 +1,0 @@
-def invert_dict(d):
-    return {v: k for k, v in d.items()}

@@ -1,2 +1,0 @@
-def is_vowel(c):
-    return c in 'aeiou'

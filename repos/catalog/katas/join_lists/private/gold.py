@@ -1,2 +1,0 @@
-def join_lists(a, b):
-    return a + b

@@ -1,2 +1,0 @@
-def largest_two(numbers):
-    return sorted(numbers, reverse=True)[:2]

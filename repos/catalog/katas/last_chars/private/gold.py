@@ -1,2 +1,0 @@
-def last_chars(words):
-    return [w[-1] for w in words]

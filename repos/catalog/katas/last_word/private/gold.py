@@ -1,2 +1,0 @@
-def last_word(s):
-    return s.split()[-1]

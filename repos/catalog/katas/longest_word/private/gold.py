@@ -1,2 +1,0 @@
-def longest_word(words):
-    return max(words, key=len)

@@ -1,2 +1,0 @@
-def merge_dicts(a, b):
-    return {**a, **b}

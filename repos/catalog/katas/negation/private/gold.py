@@ -1,2 +1,0 @@
-def negation(flag):
-    return not flag

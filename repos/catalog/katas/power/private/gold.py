@@ -1,2 +1,0 @@
-def power(base, exponent):
-    return base ** exponent

@@ -1,2 +1,0 @@
-def power_of_two(n):
-    return 2 ** n

@@ -1,2 +1,0 @@
-def prepend_item(items, x):
-    return [x] + items

@@ -1,2 +1,0 @@
-def price_with_tax(price, tax):
-    return price + price * tax / 100

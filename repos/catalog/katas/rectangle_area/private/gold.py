@@ -1,2 +1,0 @@
-def rectangle_area(width, height):
-    return width * height

@@ -1,2 +1,0 @@
-def rectangle_perimeter(width, height):
-    return 2 * (width + height)

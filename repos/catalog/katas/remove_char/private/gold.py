@@ -1,2 +1,0 @@
-def remove_char(s, c):
-    return s.replace(c, '')

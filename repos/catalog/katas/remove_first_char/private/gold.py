@@ -1,2 +1,0 @@
-def remove_first_char(s):
-    return s[1:]

@@ -1,2 +1,0 @@
-def remove_last_char(s):
-    return s[:-1]

@@ -1,2 +1,0 @@
-def repeat_item(x, n):
-    return [x] * n

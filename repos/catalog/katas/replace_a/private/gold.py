@@ -1,2 +1,0 @@
-def replace_a(s):
-    return s.replace('a', 'o')

@@ -1,2 +1,0 @@
-def same_sign(a, b):
-    return a * b > 0

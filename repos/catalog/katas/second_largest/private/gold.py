@@ -1,2 +1,0 @@
-def second_largest(numbers):
-    return sorted(numbers)[-2]

@@ -1,2 +1,0 @@
-def simple_interest(principal, rate, years):
-    return principal * rate * years / 100

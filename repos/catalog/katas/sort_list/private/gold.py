@@ -1,2 +1,0 @@
-def sort_list(numbers):
-    return sorted(numbers)

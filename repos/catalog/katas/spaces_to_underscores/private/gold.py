@@ -1,2 +1,0 @@
-def spaces_to_underscores(s):
-    return s.replace(' ', '_')

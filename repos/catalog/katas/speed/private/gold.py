@@ -1,2 +1,0 @@
-def speed(distance, time):
-    return distance / time

@@ -1,2 +1,0 @@
-def split_bill(total, people):
-    return total / people

@@ -1,2 +1,0 @@
-def split_commas(s):
-    return s.split(',')

@@ -1,2 +1,0 @@
-def spread(numbers):
-    return max(numbers) - min(numbers)

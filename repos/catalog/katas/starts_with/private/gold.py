@@ -1,2 +1,0 @@
-def starts_with(s, prefix):
-    return s.startswith(prefix)

@@ -1,2 +1,0 @@
-def sum_of_digits_two(n):
-    return n // 10 + n % 10

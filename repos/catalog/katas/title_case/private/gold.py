@@ -1,2 +1,0 @@
-def title_case(s):
-    return s.title()

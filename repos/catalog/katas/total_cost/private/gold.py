@@ -1,2 +1,0 @@
-def total_cost(price, quantity):
-    return price * quantity

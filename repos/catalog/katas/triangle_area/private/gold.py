@@ -1,2 +1,0 @@
-def triangle_area(base, height):
-    return base * height / 2

@@ -1,2 +1,0 @@
-def trim(s):
-    return s.strip(' ')

@@ -1,2 +1,0 @@
-def weeks_to_days(weeks):
-    return weeks * 7

@@ -1,2 +1,0 @@
-def years_in_months(years):
-    return years * 12

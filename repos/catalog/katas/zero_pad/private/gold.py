@@ -1,2 +1,0 @@
-def zero_pad(n):
-    return str(n).zfill(2)

@@ -1,2 +1,0 @@
-def zip_dict(keys, values):
-    return dict(zip(keys, values))
