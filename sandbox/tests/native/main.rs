@@ -1,0 +1,8 @@
+//! The native backend, with real namespaces, as root and as an ordinary user.
+
+mod common;
+mod isolation;
+mod leftovers;
+mod limits;
+mod ordinary_user;
+mod running;
