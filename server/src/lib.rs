@@ -1,1 +1,16 @@
-//! The composition root: the `assay` binary.
+//! The composition root: the services over gRPC, and the `assay` command line.
+//!
+//! This is the one crate that knows both gRPC and the fleet. A handler translates and nothing
+//! else: wire message, validated model, one call, wire message.
+
+#![forbid(unsafe_code)]
+
+mod app;
+pub mod cli;
+mod grpc;
+mod machine;
+mod places;
+
+pub use app::{App, AppConfig, Transport};
+pub use grpc::{Token, TokenError};
+pub use places::Places;

@@ -1,0 +1,160 @@
+//! `assay doctor`: what this machine can do, and the fix for what it can't.
+
+use std::{collections::BTreeMap, fmt};
+
+use assay_repos::Catalog;
+use serde::Serialize;
+use tokio::{process, time::timeout};
+
+use super::{
+    Common,
+    bench::try_sandbox,
+    output::{CliResult, Exit},
+};
+use crate::{
+    Places,
+    machine::{self, ENGINE_ANSWERS, Rootfs},
+};
+
+pub(super) async fn run(common: &Common) -> CliResult {
+    let places = common.places();
+    let mut findings = sandboxes(&places).await;
+    findings.push(rootfs(&places));
+    findings.extend(catalog(&places));
+    findings.push(docker(&places).await);
+    findings.push(bubblewrap().await);
+    let output = common.output();
+    for finding in &findings {
+        output.line(finding)?;
+    }
+    let missing = findings.iter().any(|finding| finding.state == State::Missing);
+    if missing {
+        output.text("Not ready: see what is missing above.")?;
+        return Ok(Exit::NotDone);
+    }
+    output.text("Ready.")?;
+    Ok(Exit::Done)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    /// Something else stands in for it, or only some tasks need it.
+    Reduced,
+    /// Nothing runs without it.
+    Missing,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: String,
+    state: State,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn new(check: &str, state: State, detail: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), state, detail: detail.into(), fix: None }
+    }
+
+    fn fix(self, fix: impl Into<String>) -> Self {
+        Self { fix: Some(fix.into()), ..self }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.state {
+            State::Ok => "ok",
+            State::Reduced => "reduced",
+            State::Missing => "MISSING",
+        };
+        write!(f, "{mark:<8} {:<16} {}", self.check, self.detail)?;
+        if let Some(fix) = &self.fix {
+            write!(f, "\n{:<25} fix: {fix}", "")?;
+        }
+        Ok(())
+    }
+}
+
+fn rootfs(places: &Places) -> Finding {
+    let make = "run `make rootfs`";
+    match Rootfs::find(&places.cache) {
+        Ok(Some(Rootfs { python, pytest, source, .. })) => {
+            let detail = format!("Python {python}, pytest {pytest}, {source}");
+            Finding::new("rootfs", State::Ok, detail)
+        }
+        Ok(None) => Finding::new("rootfs", State::Missing, "not made yet").fix(make),
+        Err(error) => Finding::new("rootfs", State::Missing, format!("{error:#}")).fix(make),
+    }
+}
+
+fn catalog(places: &Places) -> Vec<Finding> {
+    let catalog = Catalog::load(&places.catalog, &places.cache);
+    let mut sets: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in catalog.tasks() {
+        *sets.entry(&task.set).or_default() += 1;
+    }
+    let detail = sets.iter().map(|(set, count)| format!("{set} {count}")).collect::<Vec<_>>();
+    let mut findings = vec![match detail.as_slice() {
+        [] => Finding::new("catalog", State::Missing, "no tasks")
+            .fix("run this in a clone, or name a folder of task sets with --catalog"),
+        _ => Finding::new("catalog", State::Ok, detail.join(", ")),
+    }];
+    if !sets.contains_key("humaneval") {
+        let finding = Finding::new("data", State::Reduced, "HumanEval was not fetched");
+        findings.push(finding.fix("run `make data`"));
+    }
+    if let [first, ..] = catalog.problems() {
+        let detail = format!("{} files did not load; {first}", catalog.problems().len());
+        findings.push(Finding::new("catalog files", State::Reduced, detail));
+    }
+    findings
+}
+
+async fn docker(places: &Places) -> Finding {
+    let (detail, fix) = match timeout(ENGINE_ANSWERS, machine::docker(&places.cache)).await {
+        Ok(Ok(_)) => return Finding::new("docker", State::Ok, "an engine answers"),
+        Ok(Err(error)) => {
+            (format!("image tasks can't run: {error}"), "`apt-get install docker.io` and start it")
+        }
+        Err(_) => ("the engine does not answer".to_owned(), "restart it"),
+    };
+    Finding::new("docker", State::Reduced, detail).fix(fix)
+}
+
+async fn bubblewrap() -> Finding {
+    match process::Command::new("bwrap").arg("--version").output().await {
+        Ok(output) if output.status.success() => {
+            let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            Finding::new("bubblewrap", State::Ok, format!("{version}, for `assay bench` alone"))
+        }
+        _ => Finding::new(
+            "bubblewrap",
+            State::Ok,
+            "not installed; only `assay bench` compares with it",
+        ),
+    }
+}
+
+/// Runs a program in a sandbox: what is claimed was tried.
+async fn sandboxes(places: &Places) -> Vec<Finding> {
+    let name = "native sandbox";
+    let Ok(Some(rootfs)) = Rootfs::find(&places.cache) else {
+        return vec![Finding::new(name, State::Missing, "not tried: there is no root filesystem")];
+    };
+    let tried = async { try_sandbox(&machine::native(&places.cache)?, &rootfs).await };
+    let execution = match tried.await {
+        Ok(execution) => execution,
+        Err(error) => return vec![Finding::new(name, State::Missing, format!("{error:#}"))],
+    };
+    let setup = execution.usage.setup.as_secs_f64() * 1000.0;
+    let detail = format!("ran /bin/true; made ready in {setup:.1} ms");
+    let fallbacks = execution.isolation.fallbacks;
+    let fallbacks =
+        fallbacks.into_iter().map(|fallback| Finding::new(name, State::Reduced, fallback));
+    std::iter::once(Finding::new(name, State::Ok, detail)).chain(fallbacks).collect()
+}

@@ -1,0 +1,241 @@
+//! The command line: exit statuses and the shapes of what it prints.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// A command with a cache and a catalog of its own: nothing of this machine matters.
+fn assay(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+    command
+        .args(args)
+        .env_remove("ASSAY_LOG")
+        .env("ASSAY_CACHE", folder.join("cache"))
+        .env("ASSAY_CATALOG", folder.join("catalog"))
+        .current_dir(folder)
+        .stdin(Stdio::null());
+    command
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    support::write_program_task(&folder.path().join("catalog"), "programs.echo", "train");
+    folder
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+#[test]
+fn wrong_arguments_and_files_end_with_2() {
+    let folder = folder();
+    let file = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let binary = file("binary.patch", b"\xff\xfe");
+    let reward = file("bad.toml", b"schema = 1\nname = \"bad\"\nunknown = 1\n");
+    let token = file("token", b"short");
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("no command", &[], "Usage"),
+        ("no submission", &["score", "--task", "programs.echo"], "--gold"),
+        ("two submissions", &["score", "--task", "programs.echo", "--gold", "--empty"], "--empty"),
+        ("no such task", &["score", "--task", "no.such", "--gold"], "no task `no.such`"),
+        (
+            "no such task, a file",
+            &["score", "--task", "no.such", "--source", "catalog/programs/echo/private/gold.py"],
+            "unknown task `no.such`",
+        ),
+        ("malformed task id", &["score", "--task", "../x", "--gold"], "not a task id"),
+        (
+            "no such file",
+            &["score", "--task", "programs.echo", "--patch", "none.patch"],
+            "none.patch",
+        ),
+        ("not text", &["score", "--task", "programs.echo", "--patch", &binary], "not UTF-8"),
+        (
+            "no such reward",
+            &["score", "--task", "programs.echo", "--gold", "--reward", "none"],
+            "reward",
+        ),
+        (
+            "bad reward file",
+            &["score", "--task", "programs.echo", "--gold", "--reward", &reward],
+            "unknown",
+        ),
+        ("show nothing", &["task", "show", "no.such"], "no task `no.such`"),
+        ("validate nothing", &["task", "validate"], "--all"),
+        ("validate an unknown one", &["task", "validate", "no.such"], "no task `no.such`"),
+        ("listen to all", &["serve", "--listen", "0.0.0.0:0"], "--token-file"),
+        ("short token", &["serve", "--listen", "0.0.0.0:0", "--token-file", &token], "16"),
+        ("lint nothing", &["reward", "lint", "none.toml"], "none.toml"),
+        ("import nothing", &["task", "import", "humaneval", "none.jsonl"], "none.jsonl"),
+        ("unknown split", &["task", "list", "--split", "test"], "train, held_out, none"),
+        ("no URL", &["task", "list", "--server", "::"], "--server"),
+    ];
+    for (name, args, said) in cases {
+        let output = assay(folder.path(), args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {stderr}");
+        assert!(stderr.contains(said), "{name}: {stderr}");
+        assert!(output.stdout.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_ends_with_1() {
+    let folder = folder();
+    let nobody = ["task", "list", "--server", "http://127.0.0.1:9"];
+    let output = assay(folder.path(), &nobody).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("http://127.0.0.1:9"), "{stderr}");
+
+    // There is no root filesystem in this cache: an answer, and no verdict.
+    let score = ["score", "--task", "programs.echo", "--gold", "--json"];
+    let output = assay(folder.path(), &score).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let line = &lines(&output)[0];
+    assert_eq!(line["outcome"], "INFRA_ERROR");
+    assert_eq!(line["failure"]["fault"], "INFRA");
+    assert!(line.get("reward").is_none(), "absent, not null: {line}");
+}
+
+#[test]
+fn a_listing_has_the_stated_fields_and_skips_bad_tasks() {
+    let folder = folder();
+    let bad = support::write_program_task(&folder.path().join("catalog"), "programs.bad", "train");
+    let text = fs::read_to_string(bad.join("task.toml")).unwrap();
+    fs::write(bad.join("task.toml"), text.replace("split =", "splitt =")).unwrap();
+
+    let output = assay(folder.path(), &["task", "list", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let expected = json!({
+        "id": "programs.echo", "set": "programs", "split": "train", "language": "python",
+        "kind": "program", "valid": true,
+    });
+    assert_eq!(lines(&output), [expected]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("programs/bad/task.toml:3") && stderr.contains("`split`"), "{stderr}");
+
+    let output =
+        assay(folder.path(), &["task", "show", "programs.echo", "--json"]).output().unwrap();
+    let shown = &lines(&output)[0];
+    assert_eq!(shown["messages"][0]["content"], "Write a program that passes.\n");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("gold"), "the public view only");
+}
+
+#[test]
+fn lint_says_where() {
+    let folder = folder();
+    let good = folder.path().join("good.toml");
+    fs::write(
+        &good,
+        "schema = 1\nname = \"good\"\n[[term]]\nname = \"solved\"\nvalue = \"must_pass.all\"\n",
+    )
+    .unwrap();
+    let bad = folder.path().join("bad.toml");
+    fs::write(
+        &bad,
+        "schema = 1\nname = \"bad\"\n[[term]]\nname = \"solved\"\nvalue = \"must_pass.al\"\n",
+    )
+    .unwrap();
+    let output = assay(folder.path(), &["reward", "lint", "good.toml", "bad.toml", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let lines = lines(&output);
+    assert_eq!((&lines[0]["ok"], &lines[0]["name"]), (&json!(true), &json!("good")));
+    assert_eq!((&lines[1]["ok"], &lines[1]["errors"][0]["line"]), (&json!(false), &json!(5)));
+}
+
+#[test]
+fn serve_says_where_it_listens_and_stops_when_told() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--json", "--data", data.to_str().unwrap()];
+    let mut child =
+        assay(folder.path(), &serve).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    let url = format!("http://{}", line["listening"].as_str().unwrap());
+
+    let list = ["task", "list", "--json", "--server", &url];
+    let output = assay(folder.path(), &list).output().unwrap();
+    assert_eq!(lines(&output).len(), 1);
+    let validate = ["task", "validate", "--all", "--server", &url];
+    assert_eq!(assay(folder.path(), &validate).output().unwrap().status.code(), Some(2));
+
+    let asked = Instant::now();
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let mut rest = String::new();
+    stdout.read_line(&mut rest).unwrap();
+    assert_eq!(rest, "", "one line on stdout, nothing else");
+    assert!(data.join("assay.db").exists());
+}
+
+/// The real thing, where this machine has a root filesystem and the catalog's katas.
+#[test]
+fn a_kata_is_scored_in_a_real_sandbox() {
+    let assay = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::piped());
+        command
+    };
+    let doctor = assay(&["doctor", "--json"]).output().unwrap();
+    if doctor.status.code() != Some(0) {
+        println!("skipped: `assay doctor` says that this machine is not ready");
+        return;
+    }
+    let gold = assay(&["score", "--task", "katas.add", "--gold", "--json"]).output().unwrap();
+    assert_eq!(gold.status.code(), Some(0), "{}", String::from_utf8_lossy(&gold.stderr));
+    let line = &lines(&gold)[0];
+    assert_eq!((&line["outcome"], &line["reward"]), (&json!("SCORED"), &json!(1.0)), "{line}");
+    let mut keys: Vec<_> = line.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let expected = [
+        "cached",
+        "components",
+        "grade",
+        "integrity",
+        "outcome",
+        "request_id",
+        "reward",
+        "task",
+        "tests",
+        "timings_ms",
+        "usage",
+    ];
+    assert_eq!(keys, expected);
+
+    let empty = assay(&["score", "--task", "katas.add", "--empty", "--json"]).output().unwrap();
+    assert_eq!(empty.status.code(), Some(0));
+    let line = &lines(&empty)[0];
+    assert!(line["reward"].as_f64().unwrap() < 1.0, "{line}");
+
+    let mut child =
+        assay(&["score", "--task", "katas.add", "--completion", "-", "--json"]).spawn().unwrap();
+    let answer = b"Sure!\n```python\ndef add(a, b):\n    return a - b\n```\n";
+    child.stdin.take().unwrap().write_all(answer).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "a failing verdict is a verdict");
+    let line = &lines(&output)[0];
+    assert_eq!(line["outcome"], "SCORED");
+    assert!(line["tests"]["failed"].as_u64().unwrap() > 0, "{line}");
+}

@@ -1,0 +1,221 @@
+//! A service of its own for every test, with programs whose text says what becomes of them.
+
+#![expect(dead_code, reason = "each test file uses a part")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    future::pending,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use assay_fleet::Backends;
+use assay_proto::v1::{
+    EvaluateRequest, EvaluateResult, Submission, reward_service_client::RewardServiceClient,
+    submission::Kind, task_service_client::TaskServiceClient,
+};
+use assay_sandbox::{
+    Backend, BackendError, BackendResult, Command, Execution, FileEntry, ImageRef, Layer, Sandbox,
+    SandboxId, SandboxSpec, Termination,
+};
+use assay_server::{App, AppConfig, Places};
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, time::Instant};
+use tonic::transport::Channel;
+
+/// What the backend saw.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Runs begun.
+    pub(crate) started: AtomicUsize,
+    /// Runs whose future was dropped before their end.
+    pub(crate) killed: AtomicUsize,
+}
+
+impl Seen {
+    pub(crate) fn started(&self) -> usize {
+        self.started.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn killed(&self) -> usize {
+        self.killed.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs nothing: the first word of a program says how it ends. `pass`, `fail`, `hang`, `infra`, or
+/// `sleep MS` and then like `pass`.
+#[derive(Clone, Debug, Default)]
+struct Scripted(Arc<Seen>);
+
+struct ScriptedSandbox {
+    seen: Arc<Seen>,
+    spec: SandboxSpec,
+}
+
+#[async_trait]
+impl Backend for Scripted {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> BackendResult<Box<dyn Sandbox>> {
+        Ok(Box::new(ScriptedSandbox { seen: Arc::clone(&self.0), spec }))
+    }
+}
+
+#[async_trait]
+impl Sandbox for ScriptedSandbox {
+    fn id(&self) -> SandboxId {
+        SandboxId::generate()
+    }
+
+    async fn run(self: Box<Self>, _: Command) -> BackendResult<Execution> {
+        struct Killed<'a>(&'a Seen, bool);
+        impl Drop for Killed<'_> {
+            fn drop(&mut self) {
+                self.0.killed.fetch_add(usize::from(self.1), Ordering::SeqCst);
+            }
+        }
+        self.seen.started.fetch_add(1, Ordering::SeqCst);
+        let mut killed = Killed(&self.seen, true);
+        let program = program(&self.spec);
+        let mut words = program.split_whitespace();
+        let status = match words.next() {
+            Some("pass") => 0,
+            Some("hang") => pending().await,
+            Some("sleep") => {
+                let ms = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                0
+            }
+            Some("infra") => {
+                killed.1 = false;
+                let source = std::io::Error::other("scripted");
+                return Err(BackendError::Io { what: "mount overlay".into(), source });
+            }
+            _ => 1,
+        };
+        killed.1 = false;
+        Ok(Execution {
+            termination: Termination::Exited(status),
+            stdout: Default::default(),
+            stderr: Default::default(),
+            channels: Vec::new(),
+            usage: Default::default(),
+            isolation: Default::default(),
+        })
+    }
+}
+
+fn program(spec: &SandboxSpec) -> String {
+    let text = |layer: &Layer| match layer {
+        Layer::Files(files) => match files.get(Path::new("main.py")) {
+            Some(FileEntry::File { content, .. }) => {
+                Some(String::from_utf8_lossy(content).into_owned())
+            }
+            _ => None,
+        },
+        Layer::Dir(dir) => fs::read_to_string(dir.join("main.py")).ok(),
+    };
+    spec.layers.iter().rev().find_map(text).unwrap_or_default()
+}
+
+/// A service on a free port, its folders, and what its backend saw.
+pub(crate) struct Service {
+    pub(crate) app: App,
+    pub(crate) channel: Channel,
+    pub(crate) seen: Arc<Seen>,
+    pub(crate) folder: TempDir,
+}
+
+impl Service {
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut AppConfig)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = folder.path().join("catalog");
+        for (id, split) in [("programs.echo", "train"), ("programs.other", "held_out")] {
+            write_program_task(&catalog, id, split);
+        }
+        let scripted = Scripted::default();
+        let seen = Arc::clone(&scripted.0);
+        let rootfs = ImageRef::Rootfs { path: "/nowhere".into(), digest: "sha256:0".into() };
+        let places = Places { cache: folder.path().join("cache"), catalog: vec![catalog] };
+        let mut config = AppConfig::new(places, folder.path().join("data"));
+        config.workers = 4;
+        config.backends =
+            Some(Backends::new().with_image("python", Arc::new(scripted), rootfs, "sha256:0"));
+        config.grace = Duration::from_secs(2);
+        change(&mut config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = App::start(config, Some(listener)).await.unwrap();
+        let channel = connect(&app).await;
+        Self { app, channel, seen, folder }
+    }
+
+    pub(crate) fn rewards(&self) -> RewardServiceClient<Channel> {
+        RewardServiceClient::new(self.channel.clone())
+            .max_encoding_message_size(64 << 20)
+            .max_decoding_message_size(64 << 20)
+    }
+
+    pub(crate) fn tasks(&self) -> TaskServiceClient<Channel> {
+        TaskServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) async fn evaluate(&self, request: EvaluateRequest) -> tonic::Result<EvaluateResult> {
+        self.rewards().evaluate(request).await.map(tonic::Response::into_inner)
+    }
+}
+
+pub(crate) async fn connect(app: &App) -> Channel {
+    let url = format!("http://{}", app.addr().unwrap());
+    Channel::from_shared(url).unwrap().connect().await.unwrap()
+}
+
+/// Asks for one run of a program.
+pub(crate) fn request(id: &str, program: &str) -> EvaluateRequest {
+    EvaluateRequest {
+        request_id: id.to_owned(),
+        task_id: "programs.echo".to_owned(),
+        submission: Some(Submission { kind: Some(Kind::Source(program.to_owned())) }),
+        ..EvaluateRequest::default()
+    }
+}
+
+/// Waits until `holds`, at most a second: what the service promises.
+pub(crate) async fn within_a_second(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(1), "not within a second: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Writes a task whose program passes by exiting with status 0.
+pub(crate) fn write_program_task(catalog: &Path, id: &str, split: &str) -> PathBuf {
+    let dir = catalog.join(id.replace('.', "/"));
+    let task = format!(
+        "schema = 1\nid = \"{id}\"\nsplit = \"{split}\"\n\n[prompt]\ntemplate = \"problem.md\"\n\n\
+         [submission]\nkind = \"program\"\nextract = \"fence\"\n\n\
+         [[check]]\nid = \"runs\"\nreport = \"exit\"\nrun = [\"/usr/bin/python3\", \"main.py\"]\n"
+    );
+    let files = BTreeMap::from([
+        ("task.toml", task.as_str()),
+        ("problem.md", "Write a program that passes.\n"),
+        ("private/gold.py", "pass\n"),
+    ]);
+    fs::create_dir_all(dir.join("private")).unwrap();
+    for (name, text) in files {
+        fs::write(dir.join(name), text).unwrap();
+    }
+    dir
+}
