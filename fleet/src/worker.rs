@@ -71,7 +71,7 @@ struct Judged {
     key: Option<Digest>,
     timings: Timings,
     /// Others wait for this one until its record is stored.
-    pilot: Option<Pilot>,
+    _pilot: Option<Pilot>,
 }
 
 impl Judged {
@@ -83,7 +83,7 @@ impl Judged {
             cached: false,
             key: None,
             timings,
-            pilot: None,
+            _pilot: None,
         }
     }
 
@@ -95,7 +95,7 @@ impl Judged {
             cached: false,
             key: None,
             timings,
-            pilot: None,
+            _pilot: None,
         }
     }
 
@@ -224,7 +224,7 @@ impl Worker {
             return judged;
         };
         pilot.land(Arc::clone(record));
-        Judged { key: job.key().cloned(), pilot: Some(pilot), ..judged }
+        Judged { key: job.key().cloned(), _pilot: Some(pilot), ..judged }
     }
 
     async fn answer(&self, evaluation: &Evaluation, judged: Judged) {
@@ -306,7 +306,7 @@ impl Worker {
 }
 
 fn no_score(why: String) -> Score {
-    Score { reward: None, components: Vec::new(), mask: Some(why) }
+    Score { reward: None, components: Vec::new(), gate: None, mask: Some(why) }
 }
 
 async fn until(deadline: Option<Instant>) {
