@@ -1,2 +1,0 @@
-def common_items(a, b):
-    return [x for x in a if x in b]

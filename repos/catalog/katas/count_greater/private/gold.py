@@ -1,2 +1,0 @@
-def count_greater(numbers, limit):
-    return sum(n > limit for n in numbers)

@@ -1,2 +1,0 @@
-def count_upper(s):
-    return sum(c.isupper() for c in s)

@@ -1,2 +1,0 @@
-def count_vowels(s):
-    return sum(c in 'aeiou' for c in s)

@@ -1,2 +1,0 @@
-def first_item(items):
-    return items[0]

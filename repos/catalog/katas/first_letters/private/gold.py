@@ -1,2 +1,0 @@
-def first_letters(words):
-    return [w[0] for w in words]

@@ -1,2 +1,0 @@
-def first_word(s):
-    return s.split()[0]

@@ -1,2 +1,0 @@
-def hours_to_minutes(hours):
-    return hours * 60

@@ -1,2 +1,0 @@
-def is_sorted(numbers):
-    return numbers == sorted(numbers)

@@ -1,2 +1,0 @@
-def last_item(items):
-    return items[-1]

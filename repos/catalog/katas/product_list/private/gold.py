@@ -1,5 +1,0 @@
-def product_list(numbers):
-    result = 1
-    for n in numbers:
-        result *= n
-    return result

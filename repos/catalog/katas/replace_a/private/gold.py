@@ -1,0 +1,2 @@
+def replace_a(s):
+    return s.replace('a', 'o')

@@ -1,2 +1,0 @@
-def second_item(items):
-    return items[1]

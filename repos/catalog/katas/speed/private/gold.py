@@ -1,0 +1,2 @@
+def speed(distance, time):
+    return distance / time
