@@ -94,9 +94,6 @@ impl App {
         let load = move || (Catalog::load(&places.catalog, &places.cache), places);
         let (catalog, places) =
             tokio::task::spawn_blocking(load).await.context("load the task catalog")?;
-        for problem in catalog.problems() {
-            warn!(%problem, "a task did not load");
-        }
         let catalog = Arc::new(catalog);
         let backends = match config.backends {
             Some(backends) => backends,

@@ -132,7 +132,7 @@ fn a_listing_has_the_stated_fields_and_skips_bad_tasks() {
     let output =
         assay(folder.path(), &["task", "show", "programs.echo", "--json"]).output().unwrap();
     let shown = &lines(&output)[0];
-    assert_eq!(shown["messages"][0]["content"], "Write a program that passes.\n");
+    assert_eq!(shown["messages"][0]["content"], "Write a program that passes.");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("gold"), "the public view only");
 }
 

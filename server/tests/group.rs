@@ -46,7 +46,7 @@ fn ms(ms: i32) -> Option<prost_types::Duration> {
 #[tokio::test(flavor = "multi_thread")]
 async fn fast_results_do_not_wait_for_slow_ones() {
     let service = Service::start().await;
-    let programs = ["sleep 300", "pass", "fail", "infra", "pass"];
+    let programs = ["sleep 1500", "pass", "fail", "infra", "pass"];
     let (results, summary) = collect(&service, group(&programs)).await;
     assert_eq!(results.len(), 5);
     assert_eq!(results[4].request_id, "r0", "the slow one is last");
@@ -83,7 +83,7 @@ async fn stragglers_are_cut_after_their_deadline_alone() {
     assert_eq!(results[1].reward, None);
 
     // Past the deadline with too few: it waits until there are enough.
-    let mut few = group(&["sleep 300 2", "hang 2", "infra 2"]);
+    let mut few = group(&["sleep 1500 2", "hang 2", "infra 2"]);
     few.requests.iter_mut().for_each(|one| one.request_id.push_str("-few"));
     let few = EvaluateGroupRequest { want_valid: 1, straggler_deadline: ms(1), ..few };
     let (_, summary) = collect(&service, few).await;

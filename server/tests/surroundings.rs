@@ -35,7 +35,7 @@ async fn tasks_are_listed_shown_and_drawn() {
 
     let shown = tasks.get_task(GetTaskRequest { id: "programs.echo".into() }).await.unwrap();
     let shown = shown.into_inner();
-    assert_eq!(shown.messages[0].content, "Write a program that passes.\n");
+    assert_eq!(shown.messages[0].content, "Write a program that passes.");
     assert_eq!((shown.extract.as_str(), shown.prompt_digest.len()), ("fence", 64));
     let summary = shown.summary.unwrap();
     assert_eq!((summary.kind.as_str(), summary.split.as_str()), ("program", "train"));

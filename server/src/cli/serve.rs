@@ -67,6 +67,7 @@ impl Serve {
         let listening = listener.local_addr().context("read the port").not_done()?;
         let stop = stop_signal().context("watch for signals").not_done()?;
         let app = App::start(config, Some(listener)).await.not_done()?;
+        super::task::report_problems(app.catalog());
         let output = common.output();
         output.object(&Listening { listening })?;
         output.text(format_args!("listening on {listening}"))?;

@@ -114,7 +114,7 @@ impl List {
 /// Says what did not load.
 pub(super) fn report_problems(catalog: &Catalog) {
     for problem in catalog.problems() {
-        eprintln!("warning: {problem}");
+        warn!("{problem}");
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use assay_proto::v1::{EvaluateRequest, EvaluateResult, Fault, Outcome};
 use assay_repos::{Catalog, Lock, LockedTest, Mode, ReportKind, Task, TaskId};
 use assay_rewards::{GradeRecord, TestStatus};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use futures::{StreamExt as _, stream};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -21,12 +21,13 @@ use super::{
 
 /// What `assay task validate` takes.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("which").required(true).args(["ids", "all"])))]
 pub(super) struct Validate {
     /// The tasks
-    #[arg(value_name = "ID", required_unless_present = "all")]
+    #[arg(value_name = "ID")]
     ids: Vec<TaskId>,
     /// Every task of the catalog
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long)]
     all: bool,
     /// Run everything this many times; no verdict may differ
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
