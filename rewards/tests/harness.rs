@@ -1,0 +1,267 @@
+//! What the real runner writes is what the parser reads: honest suites leave no flag, whatever
+//! corner of pytest they use, and dishonest ones leave no pass.
+//!
+//! Needs Python 3.11 and the root filesystem's pytest (`make rootfs`); skipped where they are not.
+
+use std::{
+    env, fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use assay_repos::{Check, Digest, MustKeep, PatchFacts, ReportKind, TaskLimits};
+use assay_rewards::{
+    CheckEvidence, CheckRun, Evidence, Generation, GradeHeader, GradeRecord, Outcome, TaskFacts,
+    harness,
+};
+use assay_sandbox::{Capture, Execution, Isolation, Termination, Usage};
+
+const NONCE: &str = "c0ffee";
+
+/// Every way that a test can end in good faith, with the status that it should have.
+const HONEST: &str = r#"
+import os, subprocess, sys, threading, unittest
+import pytest
+
+def test_passed(): pass
+def test_failed(): assert 0
+def test_failed_by_exit(): sys.exit(0)
+def test_failed_with_odd_bytes(): raise ValueError(os.fsdecode(b"\xff") + "\0")
+def test_failed_badly():
+    class Odd(Exception):
+        def __str__(self): raise RuntimeError
+    raise Odd
+@pytest.mark.skip
+def test_skipped(): pass
+def test_skipped_within(): pytest.skip("no")
+@pytest.mark.xfail
+def test_xfailed(): assert 0
+def test_xfailed_within(): pytest.xfail("no")
+@pytest.mark.xfail
+def test_xpassed(): pass
+@pytest.mark.xfail(strict=True)
+def test_failed_strictly(): pass
+@pytest.mark.xfail(raises=KeyError)
+def test_failed_otherwise(): raise ValueError
+@pytest.fixture
+def bad_setup(): raise OSError
+@pytest.fixture
+def bad_teardown():
+    yield
+    raise OSError
+def test_error_before(bad_setup): pass
+def test_error_after(bad_teardown): pass
+def test_failed_and_error_after(bad_teardown): assert 0
+def test_passed_printing():
+    print("FAILED test_it.py::test_passed"); os.write(1, b"1 passed\n"); os.write(2, b"\xff")
+def test_passed_with_a_child():
+    subprocess.run([sys.executable, "-c", "import os\nfor fd in range(3, 20):\n try: os.write(fd, b'x')\n except OSError: pass"])
+def test_passed_forking():
+    child = os.fork()
+    if child == 0: os._exit(3)
+    os.waitpid(child, 0)
+def test_passed_with_a_thread():
+    threading.Thread(target=lambda: 1 / 0, daemon=True).start()
+@pytest.mark.parametrize("x", ["a b", "é\n", "\0", "]::[", os.fsdecode(b"\xff"), "y" * 3000], ids=str)
+def test_passed_with(x): pass
+class TestUnit(unittest.TestCase):
+    def test_passed(self): pass
+    def test_failed(self): self.fail()
+    @unittest.expectedFailure
+    def test_xfailed(self): self.fail()
+    @unittest.skip("no")
+    def test_skipped(self): pass
+"#;
+
+#[test]
+fn honest_suites_leave_no_flag() {
+    let Some(python) = Python::find() else { return };
+    let record = python.grade(&[("test_it.py", HONEST)], &["test_it.py"], &[]);
+    assert_eq!((record.outcome, &record.failure), (Outcome::Scored, &None), "{:#?}", record.flags);
+    assert_eq!(record.flags, []);
+    let tests = &record.checks[0].tests;
+    assert_eq!(tests.len(), 29);
+    for test in tests {
+        let name = test.id.split("::test_").nth(1).unwrap();
+        assert!(name.starts_with(test.status.as_str()), "{}: {:?}", test.id, test.status);
+    }
+}
+
+#[test]
+fn suites_that_cannot_run_blame_the_submission_of_a_known_task() {
+    let Some(python) = Python::find() else { return };
+    let must_pass = &["test_it.py::test_a"];
+    let good = "def test_a(): pass\n";
+    let cases: &[(&str, &[(&str, &str)])] = &[
+        ("syntax error", &[("test_it.py", "def test_a(: pass")]),
+        ("import error", &[("test_it.py", "import nowhere\ndef test_a(): pass")]),
+        ("no such test", &[("test_it.py", "def test_b(): pass")]),
+        (
+            "skip at module level",
+            &[("test_it.py", "import pytest\npytest.skip('', allow_module_level=True)")],
+        ),
+        ("exit at import", &[("test_it.py", "import sys\nsys.exit(0)")]),
+        ("os._exit at import", &[("test_it.py", "import os\nos._exit(0)")]),
+        (
+            "os._exit in a conftest",
+            &[("conftest.py", "import os\nos._exit(0)"), ("test_it.py", good)],
+        ),
+        ("os._exit in a test", &[("test_it.py", "import os\ndef test_a(): os._exit(0)")]),
+        (
+            "os._exit after the test",
+            &[("test_it.py", "import os\ndef test_a(): pass\ndef test_b(): os._exit(0)")],
+        ),
+        (
+            "os._exit when all is over",
+            &[
+                ("conftest.py", "import os\ndef pytest_sessionfinish(): os._exit(0)"),
+                ("test_it.py", good),
+            ],
+        ),
+        (
+            "a polite exit",
+            &[("test_it.py", "import pytest\ndef test_a(): pytest.exit('', returncode=0)")],
+        ),
+        ("killed by itself", &[("test_it.py", "import os\ndef test_a(): os.kill(os.getpid(), 9)")]),
+        ("a crash", &[("test_it.py", "import ctypes\ndef test_a(): ctypes.string_at(0)")]),
+    ];
+    for (name, files) in cases {
+        let record = python.grade(files, &["test_it.py"], must_pass);
+        assert_eq!(record.outcome, Outcome::Scored, "{name}: {record:#?}");
+        assert_eq!(record.checks[0].must_pass.held, 0, "{name}: {record:#?}");
+    }
+}
+
+#[test]
+fn forgers_leave_no_pass() {
+    let Some(python) = Python::find() else { return };
+    let failing = "def test_a(): assert 0\n";
+    let green = "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport(item, call):\n    out = yield\n    out.get_result().outcome = 'passed'\n";
+    let late_green = "def pytest_runtest_logreport(report): report.outcome = 'passed'\n";
+    let exit_green = "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_sessionfinish(session):\n    yield\n    session.exitstatus = 0\n";
+    let forge = r#"
+import gc
+def test_a():
+    for thing in gc.get_objects():
+        if type(thing).__name__ == "Reporter":
+            thing.event("test", id="test_it.py::test_a", status="passed", duration_s=0, message="")
+    assert 0
+"#;
+    let cases: &[(&str, &[(&str, &str)], Outcome)] = &[
+        (
+            "outcomes made green",
+            &[("conftest.py", green), ("test_it.py", failing)],
+            Outcome::Tampered,
+        ),
+        (
+            "reports made green",
+            &[("conftest.py", late_green), ("test_it.py", failing)],
+            Outcome::Tampered,
+        ),
+        (
+            "an exit status made green",
+            &[("conftest.py", exit_green), ("test_it.py", failing)],
+            Outcome::Tampered,
+        ),
+        ("a result of its own", &[("test_it.py", forge)], Outcome::Tampered),
+    ];
+    for (name, files, outcome) in cases {
+        let record = python.grade(files, &["test_it.py"], &["test_it.py::test_a"]);
+        assert_eq!(record.checks[0].must_pass.held, 0, "{name}: {record:#?}");
+        assert_eq!(record.outcome, *outcome, "{name}: {record:#?}");
+    }
+}
+
+struct Python {
+    packages: PathBuf,
+}
+
+impl Python {
+    fn find() -> Option<Self> {
+        let cache = env::var_os("ASSAY_CACHE").map(PathBuf::from).or_else(|| {
+            let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let base = base.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
+            Some(base?.join("assay"))
+        })?;
+        let packages = cache.join("rootfs/python/tree/usr/lib/python3/dist-packages");
+        let works = Command::new("python3")
+            .args(["-P", "-c", "import pytest"])
+            .env("PYTHONPATH", &packages)
+            .stderr(Stdio::null())
+            .status();
+        if packages.join("pytest").is_dir() && works.is_ok_and(|status| status.success()) {
+            return Some(Self { packages });
+        }
+        println!("skipped: no Python 3.11 with the pytest of the root filesystem (make rootfs)");
+        None
+    }
+
+    /// Runs pytest on these files, without a sandbox: they are ours.
+    fn grade(&self, files: &[(&str, &str)], args: &[&str], must_pass: &[&str]) -> GradeRecord {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        for (name, text) in files {
+            write(name, text);
+        }
+        write("run_pytest.runner", harness::PYTEST_RUNNER);
+        let execution = self.run(dir.path(), args);
+        let check = Check {
+            id: "unit".into(),
+            run: Vec::new(),
+            report: ReportKind::Pytest,
+            must_pass: must_pass.iter().map(ToString::to_string).collect(),
+            must_keep: MustKeep::Nothing,
+        };
+        let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
+        let run = CheckRun { check: &check, evidence: Some(CheckEvidence::Process(evidence)) };
+        header().grade(PatchFacts::default(), Vec::new(), &[run], None)
+    }
+
+    fn run(&self, dir: &Path, args: &[&str]) -> Execution {
+        let mut child = Command::new("sh")
+            .args(["-c", "exec python3 -P -s -B run_pytest.runner \"$@\" 3>report", "sh"])
+            .args(args)
+            .current_dir(dir)
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .env("PYTHONPATH", &self.packages)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(format!("{NONCE}\n").as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let capture = |head| Capture { head, ..Capture::default() };
+        use std::os::unix::process::ExitStatusExt as _;
+        let termination = match (output.status.code(), output.status.signal()) {
+            (Some(code), _) => Termination::Exited(code),
+            (_, signal) => Termination::Signaled(signal.unwrap_or_default()),
+        };
+        Execution {
+            termination,
+            stdout: Capture::default(),
+            stderr: capture(output.stderr),
+            channels: vec![capture(fs::read(dir.join("report")).unwrap())],
+            usage: Usage::default(),
+            isolation: Isolation::default(),
+        }
+    }
+}
+
+fn header() -> GradeHeader {
+    GradeHeader {
+        task: "demo.0001".parse().unwrap(),
+        task_digest: Digest::of(""),
+        image_digest: String::new(),
+        submission_digest: Digest::of(""),
+        backend: "none".into(),
+        mode: assay_repos::Mode::Guarded,
+        limits: TaskLimits::default(),
+        generation: Generation::default(),
+        external: Default::default(),
+        task_facts: TaskFacts::default(),
+        runner: "test".into(),
+    }
+}
