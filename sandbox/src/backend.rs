@@ -44,7 +44,9 @@ pub enum BackendError {
     #[error("bad sandbox spec: {0}")]
     Spec(String),
     /// The image is not on this machine.
-    #[error("image `{0}` not found; run `make rootfs`, or `scripts/docker-image.sh` for a Docker image")]
+    #[error(
+        "image `{0}` not found; run `make rootfs`, or `scripts/docker-image.sh` for a Docker image"
+    )]
     ImageNotFound(String),
     /// This backend can't do what was asked.
     #[error("the {backend} backend can't {what}")]

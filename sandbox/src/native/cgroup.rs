@@ -25,8 +25,6 @@ pub(super) enum Role {
     Leaf,
     /// v2 `cgroup.procs` of the group beside it that the slot's own process is in.
     Monitor,
-    /// v2 `cgroup.kill` of the leaf.
-    Kill,
     /// v2 `cpu.pressure` of the leaf.
     Pressure,
     MemoryMax,
@@ -45,11 +43,10 @@ pub(super) enum Role {
     CpuStat,
 }
 
-const ROLES: [Role; 15] = [
+const ROLES: [Role; 14] = [
     Role::Join,
     Role::Leaf,
     Role::Monitor,
-    Role::Kill,
     Role::Pressure,
     Role::MemoryMax,
     Role::MemorySwapMax,
@@ -193,7 +190,7 @@ impl Cgroups {
         let fallbacks = [
             (
                 "memory",
-                "memory: address-space and polled limits (no memory cgroup can be delegated)",
+                "memory: RLIMIT_DATA and polled resident sizes (no memory cgroup can be delegated)",
             ),
             ("pids", "pids: RLIMIT_NPROC (no pids cgroup can be delegated)"),
             ("cpuacct", "cpu: polled process times (no cpu accounting cgroup can be delegated)"),
@@ -279,7 +276,6 @@ impl Cgroups {
                 files.push((role, file));
             }
         };
-        add(Role::Kill, "cgroup.kill");
         add(Role::Pressure, "cpu.pressure");
         if base.controllers.contains("memory") {
             add(Role::MemoryMax, "memory.max");

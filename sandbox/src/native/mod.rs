@@ -14,6 +14,8 @@ mod cgroup;
 mod instance;
 mod job;
 mod output;
+mod probe;
+mod proc;
 mod seccomp;
 mod setup;
 mod shared;
@@ -39,13 +41,16 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-pub use self::spawner::spawner_main_if_asked;
 use self::{
     instance::Instance,
     job::{Done, Report},
     output::{Drain, Drains},
     slot::HostIds,
     spawner::NewSlot,
+};
+pub use self::{
+    probe::{Finding, probe},
+    spawner::spawner_main_if_asked,
 };
 use crate::{
     Backend, BackendError, BackendResult, Capture, ChannelEnd, Command, Execution, ImageRef,

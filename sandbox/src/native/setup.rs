@@ -91,9 +91,10 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
 /// Bytes and inodes of the trees that the setup itself writes, which don't count as the command's.
 fn own_share(job: &Job<'_>) -> (u64, u64) {
     let pages = |content: &[u8]| (content.len() as u64).next_multiple_of(4096);
-    let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() as u64 + 2;
+    let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() as u64 + 1;
     let mut bytes = 0;
-    let mut inodes = 32 + 2 * job.layers.len() as u64 + depth(job.workdir);
+    // The root, the six folders of `build_tree`, three mount points, overlayfs's own two.
+    let mut inodes = 12 + job.layers.len() as u64 + depth(job.workdir);
     for (path, content) in &job.trusted {
         bytes += pages(content);
         inodes += depth(path);
@@ -338,7 +339,8 @@ fn give_up_rights(inside: &Inside<'_>) -> Result<(), StepError> {
         sys::limit_resource(resource, value).at("set a resource limit")?;
     }
     if !inside.cgroups.has(Role::MemoryMax) {
-        let bytes = limits.memory_bytes.saturating_add(disk_bytes(inside.job));
+        // The watch looks at the sum of all processes; this holds one that outruns it.
+        let bytes = limits.memory_bytes.saturating_mul(2).saturating_add(64 << 20);
         sys::limit_resource(libc::RLIMIT_DATA, bytes).at("limit the memory")?;
     }
     sys::drop_capabilities().at("drop the capabilities")?;

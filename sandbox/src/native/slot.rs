@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::Path,
 };
 
@@ -317,7 +317,7 @@ fn wait(
             Err(e) => return Err(e).at("wait for the sandbox"),
         }
         if !fds[0].revents().is_empty() {
-            sys::wait_pidfd(pidfd.as_fd()).at("reap the sandbox")?;
+            watch.used = sys::wait_pidfd(pidfd.as_fd()).at("reap the sandbox")?;
             return Ok(verdict);
         }
         if killed {
@@ -333,8 +333,9 @@ fn wait(
             verdict = watch.look(pid);
         }
         if verdict != Verdict::Ended {
-            // Everything at once where the kernel can; pid 1 takes the rest of its namespace along.
-            watch.kill();
+            // Pid 1 takes its namespace along, and nobody forks out of a dying one. Not by
+            // `cgroup.kill`: on Linux 6.18 whatever is cloned from outside into a group that was
+            // once killed so dies at birth.
             sys::kill_pidfd(pidfd.as_fd());
         }
     }
@@ -423,6 +424,5 @@ fn lay_out_root() -> Result<(), StepError> {
     rustix::process::pivot_root(".", ".").at("pivot the root")?;
     unmount(".", UnmountFlags::DETACH).at("detach the host's root")?;
     rustix::process::chdir("/").at("enter the root")?;
-    let _ = io::stderr().as_raw_fd();
     Ok(())
 }

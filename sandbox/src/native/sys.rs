@@ -52,26 +52,41 @@ pub(super) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::R
     Ok(Cloned::Parent { pidfd, pid: pid as i32 })
 }
 
-/// Waits for the process behind `pidfd` and returns how it ended, as `(si_code, si_status)`.
-pub(super) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<(i32, i32)> {
-    // SAFETY: `siginfo_t` is plain old data.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+/// What a process and the children that it waited for used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Used {
+    pub(super) cpu_ns: u64,
+    /// Resident memory of the largest of them.
+    pub(super) largest_bytes: u64,
+}
+
+/// Waits for the process behind `pidfd`.
+pub(super) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Used> {
+    // SAFETY: both are plain old data.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
     loop {
-        // SAFETY: `info` outlives the call.
-        let result = unsafe {
-            libc::waitid(
+        // SAFETY: `info` and `usage` outlive the call. The system call, unlike libc's function,
+        // tells the usage.
+        let result = check(unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
                 libc::P_PIDFD,
-                pidfd.as_raw_fd() as libc::id_t,
+                pidfd.as_raw_fd(),
                 &raw mut info,
                 libc::WEXITED,
+                &raw mut usage,
             )
+        });
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
         };
-        match check(result.into()) {
-            // SAFETY: after a successful waitid the child fields of the union are the valid ones.
-            Ok(_) => return Ok((info.si_code, unsafe { info.si_status() })),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
+        let ns =
+            |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+        return Ok(Used {
+            cpu_ns: ns(usage.ru_utime) + ns(usage.ru_stime),
+            largest_bytes: usage.ru_maxrss as u64 * 1024,
+        });
     }
 }
 

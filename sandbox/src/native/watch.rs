@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{
     cgroup::{Role, SlotFiles},
     job::{Done, Job, JobLimits, Report},
+    proc::{self, Totals},
     shared::Shared,
-    sys,
+    sys::{self, Used},
 };
 use crate::LimitKind;
 
@@ -26,6 +27,12 @@ pub(super) enum Verdict {
 /// Least and most time between two looks at what a sandbox uses.
 const LOOK: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 
+/// Most time between two looks where only they limit the memory.
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(20);
+
+/// Time between two looks whether the command has started.
+const STARTING: Duration = Duration::from_millis(10);
+
 /// Watches one sandbox.
 pub(super) struct Watch<'a> {
     cgroups: &'a SlotFiles,
@@ -38,6 +45,12 @@ pub(super) struct Watch<'a> {
     refused_base: u64,
     /// Microseconds of CPU pressure at the first look, which short runs never take.
     pressure_base: Option<u64>,
+    /// What `/proc` told at the last look, where cgroups tell too little.
+    last: Totals,
+    /// Most memory at any look.
+    seen_memory: u64,
+    /// What the kernel told when pid 1 was reaped.
+    pub(super) used: Used,
 }
 
 impl<'a> Watch<'a> {
@@ -56,19 +69,39 @@ impl<'a> Watch<'a> {
             oom_base: cgroups.keyed(Role::MemoryEvents, "oom_kill").unwrap_or(0),
             refused_base: cgroups.keyed(Role::PidsEvents, "max").unwrap_or(0),
             pressure_base: None,
+            last: Totals::default(),
+            seen_memory: 0,
+            used: Used::default(),
         }
     }
 
     /// Returns how long the slot may sleep before the next [`look`](Self::look).
     pub(super) fn next_look(&self) -> Duration {
+        if self.shared.started_ns().is_none() {
+            return STARTING;
+        }
         let wall = Duration::from_nanos(self.wall_left_ns());
         // All CPUs together use it up at most this fast.
         let cpu = self.limits.cpu_ns.saturating_sub(self.cpu_ns()) / u64::from(self.cpus);
-        Duration::from_nanos(cpu).clamp(LOOK.0, LOOK.1).min(wall)
+        let most = if self.counts_memory() { LOOK.1 } else { LOOK_AT_MEMORY };
+        Duration::from_nanos(cpu).clamp(LOOK.0, most).min(wall)
     }
 
     /// Looks whether a limit is passed.
-    pub(super) fn look(&mut self, _pid: i32) -> Verdict {
+    pub(super) fn look(&mut self, pid: i32) -> Verdict {
+        // Before the command starts the counters still are the last one's.
+        if self.shared.started_ns().is_none() {
+            return Verdict::Ended;
+        }
+        let wall_is_over = self.wall_left_ns() == 0;
+        let has_pressure = self.cgroups.has(Role::Pressure);
+        if !self.counts_cpu() || !self.counts_memory() || (wall_is_over && !has_pressure) {
+            self.last = proc::totals(pid);
+            self.seen_memory = self.seen_memory.max(self.last.resident_bytes);
+        }
+        if !self.counts_memory() && self.last.resident_bytes > self.limits.memory_bytes {
+            return Verdict::Limit(LimitKind::Memory);
+        }
         if self.cpu_ns() > self.limits.cpu_ns {
             return Verdict::Limit(LimitKind::Cpu);
         }
@@ -77,8 +110,11 @@ impl<'a> Watch<'a> {
         }
         let pressure = self.cgroups.keyed(Role::Pressure, "total");
         let base = *self.pressure_base.get_or_insert(pressure.unwrap_or(0));
-        if self.wall_left_ns() == 0 {
-            let stalled_ns = pressure.unwrap_or(0).saturating_sub(base) * 1000;
+        if wall_is_over {
+            let stalled_ns = match pressure {
+                Some(pressure) => pressure.saturating_sub(base) * 1000,
+                None => self.last.delayed_ns,
+            };
             return Verdict::Limit(if starved(self.limits.wall_ns, self.cpu_ns(), stalled_ns) {
                 LimitKind::WallStarved
             } else {
@@ -86,11 +122,6 @@ impl<'a> Watch<'a> {
             });
         }
         Verdict::Ended
-    }
-
-    /// Kills everything at once, where the host can.
-    pub(super) fn kill(&self) {
-        let _ = self.cgroups.write(Role::Kill, "1");
     }
 
     /// Says how the run ended, after everything in it is dead.
@@ -129,7 +160,9 @@ impl<'a> Watch<'a> {
             peak_memory_bytes: self
                 .cgroups
                 .number(Role::MemoryPeak)
-                .map_or(0, |peak| peak.saturating_sub(self.memory_base)),
+                .map_or(self.seen_memory.max(self.used.largest_bytes), |peak| {
+                    peak.saturating_sub(self.memory_base)
+                }),
             setup_ns: started_ns.saturating_sub(received_ns),
             pids_refused: self
                 .cgroups
@@ -147,12 +180,22 @@ impl<'a> Watch<'a> {
         }
     }
 
+    fn counts_cpu(&self) -> bool {
+        self.cgroups.has(Role::CpuUsage) || self.cgroups.has(Role::CpuStat)
+    }
+
+    fn counts_memory(&self) -> bool {
+        self.cgroups.has(Role::MemoryMax)
+    }
+
     fn cpu_ns(&self) -> u64 {
         if let Some(ns) = self.cgroups.number(Role::CpuUsage) {
             return ns;
         }
-        let used = self.cgroups.keyed(Role::CpuStat, "usage_usec").unwrap_or(0) * 1000;
-        used.saturating_sub(self.cpu_base_ns)
+        match self.cgroups.keyed(Role::CpuStat, "usage_usec") {
+            Some(us) => (us * 1000).saturating_sub(self.cpu_base_ns),
+            None => self.last.cpu_ns.max(self.used.cpu_ns),
+        }
     }
 
     fn oom_kills(&self) -> u64 {
@@ -164,7 +207,7 @@ impl<'a> Watch<'a> {
 /// Whether a command that reached its wall limit was starved of CPU by the machine.
 ///
 /// The rule: some of its threads stood runnable without a CPU for more than a fifth of the time
-/// (`stalled_ns`, from the pressure file of its own cgroup), while all of them together got less
+/// (`stalled_ns`, from the pressure file of its own cgroup, else from its threads' `schedstat`), while all of them together got less
 /// than half of one CPU. A command that crowds itself gets at least one CPU of an idle machine, so
 /// it doesn't pass for starved; one that sleeps is never runnable.
 fn starved(wall_ns: u64, cpu_ns: u64, stalled_ns: u64) -> bool {

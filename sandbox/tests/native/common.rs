@@ -120,6 +120,10 @@ pub(crate) fn command(argv: &[&str]) -> Command {
     }
 }
 
+/// Shell words that run what follows as a daemon: in a session of its own, its parent gone.
+pub(crate) const DAEMON: &str = "python3 -Ic 'import os, sys; os.fork() and os._exit(0); \
+    os.setsid(); os.execvp(sys.argv[1], sys.argv[1:])'";
+
 /// A plain file.
 pub(crate) fn file(content: &str) -> FileEntry {
     FileEntry::File { content: content.as_bytes().into(), executable: false }

@@ -34,7 +34,11 @@ async fn a_service_of_the_host_is_out_of_reach() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("an address").port();
     let name = format!("assay-test-{}", std::process::id());
-    let address = <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name.as_bytes()).expect("a name");
+    let address =
+        <std::os::unix::net::SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(
+            name.as_bytes(),
+        )
+        .expect("a name");
     let _abstract = std::os::unix::net::UnixListener::bind_addr(&address).expect("a listener");
     let code = format!(
         "import socket\nfor family, address in [(socket.AF_INET, ('127.0.0.1', {port})), (socket.AF_UNIX, '\\0{name}')]:\n s = socket.socket(family)\n try: s.connect(address); print('connected')\n except OSError as e: print(e.errno)"
@@ -69,20 +73,44 @@ async fn calls_that_reach_for_the_kernel_are_denied() {
         return;
     }
     let calls = [
-        ("mount", 165, "0, 0, 0, 0, 0"), ("umount2", 166, "0, 0"), ("pivot_root", 155, "0, 0"),
-        ("chroot", 161, "0"), ("unshare", 272, "0x10000000"), ("setns", 308, "0, 0"),
-        ("clone newuser", 56, "0x10000011, 0, 0, 0, 0"), ("clone newns", 56, "0x20011, 0, 0, 0, 0"),
-        ("ptrace", 101, "0, 0, 0, 0"), ("process_vm_readv", 310, "1, 0, 0, 0, 0, 0"),
-        ("bpf", 321, "0, 0, 0"), ("perf_event_open", 298, "0, 0, 0, 0, 0"), ("io_uring_setup", 425, "1, 0"),
-        ("userfaultfd", 323, "0"), ("keyctl", 250, "0, 0, 0, 0, 0"), ("add_key", 248, "0, 0, 0, 0, 0"),
-        ("open_by_handle_at", 304, "0, 0, 0"), ("name_to_handle_at", 303, "0, 0, 0, 0, 0"),
-        ("init_module", 175, "0, 0, 0"), ("kexec_load", 246, "0, 0, 0, 0"), ("fsopen", 430, "0, 0"),
-        ("open_tree", 428, "-100, 0, 0"), ("move_mount", 429, "0, 0, 0, 0, 0"), ("mount_setattr", 442, "0, 0, 0, 0, 0"),
-        ("personality", 135, "0x0040000"), ("socket vsock", 41, "40, 1, 0"), ("socket packet", 41, "17, 3, 0"),
-        ("socket raw", 41, "2, 3, 1"), ("socket alg", 41, "38, 5, 0"), ("ioctl TIOCSTI", 16, "0, 0x5412, 0"),
-        ("ioctl TIOCLINUX", 16, "0, 0x541c, 0"), ("reboot", 169, "0, 0, 0, 0"), ("pidfd_getfd", 438, "0, 0, 0"),
+        ("mount", 165, "0, 0, 0, 0, 0"),
+        ("umount2", 166, "0, 0"),
+        ("pivot_root", 155, "0, 0"),
+        ("chroot", 161, "0"),
+        ("unshare", 272, "0x10000000"),
+        ("setns", 308, "0, 0"),
+        ("clone newuser", 56, "0x10000011, 0, 0, 0, 0"),
+        ("clone newns", 56, "0x20011, 0, 0, 0, 0"),
+        ("ptrace", 101, "0, 0, 0, 0"),
+        ("process_vm_readv", 310, "1, 0, 0, 0, 0, 0"),
+        ("bpf", 321, "0, 0, 0"),
+        ("perf_event_open", 298, "0, 0, 0, 0, 0"),
+        ("io_uring_setup", 425, "1, 0"),
+        ("userfaultfd", 323, "0"),
+        ("keyctl", 250, "0, 0, 0, 0, 0"),
+        ("add_key", 248, "0, 0, 0, 0, 0"),
+        ("open_by_handle_at", 304, "0, 0, 0"),
+        ("name_to_handle_at", 303, "0, 0, 0, 0, 0"),
+        ("init_module", 175, "0, 0, 0"),
+        ("kexec_load", 246, "0, 0, 0, 0"),
+        ("fsopen", 430, "0, 0"),
+        ("open_tree", 428, "-100, 0, 0"),
+        ("move_mount", 429, "0, 0, 0, 0, 0"),
+        ("mount_setattr", 442, "0, 0, 0, 0, 0"),
+        ("personality", 135, "0x0040000"),
+        ("socket vsock", 41, "40, 1, 0"),
+        ("socket packet", 41, "17, 3, 0"),
+        ("socket raw", 41, "2, 3, 1"),
+        ("socket alg", 41, "38, 5, 0"),
+        ("ioctl TIOCSTI", 16, "0, 0x5412, 0"),
+        ("ioctl TIOCLINUX", 16, "0, 0x541c, 0"),
+        ("reboot", 169, "0, 0, 0, 0"),
+        ("pidfd_getfd", 438, "0, 0, 0"),
     ];
-    let rows: String = calls.iter().map(|(name, number, arguments)| format!("({name:?}, {number}, {arguments}),")).collect();
+    let rows: String = calls
+        .iter()
+        .map(|(name, number, arguments)| format!("({name:?}, {number}, {arguments}),"))
+        .collect();
     let code = format!(
         "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nfor name, *call in [{rows}]:\n ctypes.set_errno(0)\n r = libc.syscall(*[ctypes.c_long(x) for x in call])\n e = ctypes.get_errno()\n if (r, e) != (-1, 1): print(name, r, e)\n\
          r = libc.syscall(435, 0, 0); print('clone3', ctypes.get_errno())"
@@ -172,7 +200,8 @@ async fn one_cannot_reach_another() {
     assert_eq!(stdout(&first), "alone", "{}", told(&first));
     assert_eq!(stdout(&second), "[] [] 1", "{}", told(&second));
     if is_root() {
-        let owner = || async { stdout(&native.run(command(&["/bin/cat", "/proc/self/uid_map"])).await) };
+        let owner =
+            || async { stdout(&native.run(command(&["/bin/cat", "/proc/self/uid_map"])).await) };
         let (a, b) = tokio::join!(owner(), owner());
         assert_ne!(a, b, "each slot has a host user of its own");
     }

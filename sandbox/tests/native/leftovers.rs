@@ -8,7 +8,7 @@ use std::{
 
 use assay_sandbox::Backend;
 
-use crate::common::{native, sh, spec, start, stdout};
+use crate::common::{DAEMON, native, sh, spec, start, stdout};
 
 /// Processes that carry `mark` in their command line.
 fn processes(mark: &str) -> usize {
@@ -53,7 +53,7 @@ async fn everything_is_gone_when_the_backend_is() {
     let Some(native) = native() else { return };
     let mark = mark();
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
-    let execution = native.run(sh(&format!("setsid sleep {mark} & echo started"))).await;
+    let execution = native.run(sh(&format!("{DAEMON} sleep {mark}; echo started"))).await;
     assert_eq!(stdout(&execution), "started");
     assert_eq!(processes(&mark), 0, "dead when the run returns");
     let groups = cgroups(native.state.path());
@@ -69,9 +69,12 @@ async fn dropping_the_future_kills_within_a_second() {
     for _ in 0..5 {
         let mark = mark();
         let sandbox = native.create(spec()).await.expect("a sandbox");
-        let script = format!("setsid sleep {mark} & exec sleep {mark}");
-        let run = sandbox.run(sh(&script));
-        assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err());
+        let script = format!("{DAEMON} sleep {mark}; exec sleep {mark}");
+        let started = until("starting", Duration::from_secs(20), || processes(&mark) == 2);
+        tokio::select! {
+            execution = sandbox.run(sh(&script)) => panic!("{execution:?}"),
+            () = started => {}
+        }
         until("killing", Duration::from_secs(1), || processes(&mark) == 0).await;
     }
     // A sandbox that never ran is no trouble, and its slot serves again.
@@ -121,7 +124,7 @@ async fn a_service_to_kill() {
         return;
     };
     let native = start(Path::new(&state));
-    let script = format!("setsid sleep {mark} & sleep {mark}");
+    let script = format!("{DAEMON} sleep {mark}; exec sleep {mark}");
     let run = || async {
         let sandbox = native.create(spec()).await.expect("a sandbox");
         let _ = sandbox.run(sh(&script)).await;

@@ -1,0 +1,73 @@
+//! What a process and everything below it use, from `/proc`: for hosts where no cgroup counts.
+
+use std::{fs, path::Path};
+
+/// The sum over a tree of processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// CPU time of all that live, and of their children that were waited for.
+    pub(super) cpu_ns: u64,
+    /// Resident memory; pages that several share count for each.
+    pub(super) resident_bytes: u64,
+    /// Time that living threads stood runnable without a CPU.
+    pub(super) delayed_ns: u64,
+}
+
+/// Sums up the process `pid` and all its descendants. Whoever loses its parent goes to pid 1 of its
+/// namespace, so nothing escapes from below that one.
+pub(super) fn totals(pid: i32) -> Totals {
+    let mut totals = Totals::default();
+    let mut left = vec![pid];
+    while let Some(pid) = left.pop() {
+        let at = Path::new("/proc").join(pid.to_string());
+        if let Some((ticks, pages)) = fs::read(at.join("stat")).ok().and_then(|stat| times(&stat)) {
+            totals.cpu_ns += ticks * (1_000_000_000 / ticks_per_second());
+            totals.resident_bytes += pages * rustix::param::page_size() as u64;
+        }
+        for thread in fs::read_dir(at.join("task")).into_iter().flatten().flatten() {
+            let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            left.extend(read("children").split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
+            let delayed =
+                read("schedstat").split_whitespace().nth(1).and_then(|ns| ns.parse().ok());
+            totals.delayed_ns += delayed.unwrap_or(0u64);
+        }
+    }
+    totals
+}
+
+fn ticks_per_second() -> u64 {
+    rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// Returns clock ticks (user and system, own and of waited-for children) and resident pages from
+/// `/proc/<pid>/stat`. The name in it is the program's choice: fields count from its last `)`.
+fn times(stat: &[u8]) -> Option<(u64, u64)> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    Some(((14..=17).map(field).sum::<Option<u64>>()?, field(24)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_times_behind_any_name() {
+        let tail = b" S 1 1 1 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 100 2000000 77 184467";
+        for name in ["1 (sh)", "1 (a b) c)", "1 (x) R 9 9 9)", "1 (\u{fffd})"] {
+            let stat = [name.as_bytes(), tail].concat();
+            assert_eq!(times(&stat), Some((100, 77)), "{name}");
+        }
+        for stat in [&b""[..], b"1 (sh", b"1 (sh) S 1 2"] {
+            assert_eq!(times(stat), None);
+        }
+    }
+
+    #[test]
+    fn sums_up_this_process() {
+        let totals = totals(std::process::id() as i32);
+        assert!(totals.resident_bytes > 1 << 20, "{totals:?}");
+    }
+}
