@@ -264,8 +264,9 @@ def write(arguments):
     header = f"diff --git a/{arguments.module} b/{arguments.module}\n"
     (private / "gold.patch").write_text(header + "".join(patch))
     tests = {test: {"base": base[test], "gold": gold[test]} for test in sorted(gold)}
-    lock = {"schema": 1, "checks": {"unit": tests}}
-    (private / "expected.lock.json").write_text(json.dumps(lock, indent=2) + "\n")
+    rows = ",\n".join(f"      {json.dumps(test, ensure_ascii=False)}: {json.dumps(both)}" for test, both in tests.items())
+    lock = f'{{\n  "schema": 1,\n  "checks": {{\n    "unit": {{\n{rows}\n    }}\n  }}\n}}\n'
+    (private / "expected.lock.json").write_text(lock)
     quoted = "\n".join(f"    {json.dumps(test, ensure_ascii=False)}," for test in must_pass)
     image = f'image = "{arguments.image}"\n' if arguments.image else ""
     globs = ", ".join(json.dumps(glob) for glob in arguments.tests_glob)

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{ChatMessage, Digest, Task, TaskError};
+use crate::{Change, ChatMessage, Digest, Task, TaskError};
 
 /// Returns the one user message of `task`: its problem, then the files that it shows.
 pub(crate) fn messages(task: &Task) -> Result<Vec<ChatMessage>, TaskError> {
@@ -12,7 +12,7 @@ pub(crate) fn messages(task: &Task) -> Result<Vec<ChatMessage>, TaskError> {
     if !task.prompt.context.is_empty() {
         let revision = task.revision()?;
         for path in &task.prompt.context {
-            let Some((bytes, _)) = revision.read(path)? else {
+            let Some(Change::File { content: bytes, .. }) = revision.read(path)? else {
                 let what = format!("`context` names {}, which its revision lacks", path.display());
                 return Err(TaskError::Content { path: task.dir.join("task.toml"), what });
             };

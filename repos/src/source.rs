@@ -284,17 +284,17 @@ impl Revision {
         Ok(paths.into_iter().collect())
     }
 
-    /// Returns the content of the file at `path`, and whether it is executable.
+    /// Returns the file at `path`, as the change that would make it.
     ///
     /// # Errors
     ///
     /// When the unpacked release can't be read.
-    pub fn read(&self, path: &Path) -> Result<Option<(Arc<[u8]>, bool)>, SourceError> {
+    pub fn read(&self, path: &Path) -> Result<Option<Change>, SourceError> {
         if !tree::is_plain(path) {
             return Ok(None);
         }
         Ok(match self.node(path)? {
-            Node::File { content, executable } => Some((content, executable)),
+            Node::File { content, executable } => Some(Change::File { content, executable }),
             _ => None,
         })
     }
@@ -314,10 +314,7 @@ pub(crate) fn node_of(changes: &BTreeMap<PathBuf, Change>, path: &Path) -> Optio
         return Some(Node::Dir);
     }
     let mut above = path.ancestors().skip(1);
-    above.find_map(|folder| match changes.get(folder) {
-        Some(_) => Some(Node::Missing),
-        None => None,
-    })
+    above.find_map(|folder| changes.get(folder).map(|_| Node::Missing))
 }
 
 fn has_file_below(changes: &BTreeMap<PathBuf, Change>, path: &Path) -> bool {

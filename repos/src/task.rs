@@ -317,12 +317,21 @@ impl Lock {
             .collect()
     }
 
-    /// Returns the file's text: the same for the same content.
+    /// Returns the file's text, a test a line: the same for the same content.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
+        let quote = |text: &str| serde_json::Value::from(text).to_string();
+        let row = |(test, both): (&String, &LockedTest)| {
+            let (base, gold) = (quote(&both.base), quote(&both.gold));
+            format!("      {}: {{\"base\": {base}, \"gold\": {gold}}}", quote(test))
+        };
+        let check = |(check, tests): (&String, &BTreeMap<String, LockedTest>)| {
+            let rows: Vec<_> = tests.iter().map(row).collect();
+            format!("    {}: {{\n{}\n    }}", quote(check), rows.join(",\n"))
+        };
+        let checks: Vec<_> = self.checks.iter().map(check).collect();
+        let checks = checks.join(",\n");
+        format!("{{\n  \"schema\": {},\n  \"checks\": {{\n{checks}\n  }}\n}}\n", self.schema)
     }
 }
 
@@ -492,9 +501,9 @@ impl Task {
         if self.source.is_some() {
             for path in revision.files()? {
                 if (self.tests.is_match(&path) || deny::configures_runner(&path))
-                    && let Some((content, executable)) = revision.read(&path)?
+                    && let Some(file) = revision.read(&path)?
                 {
-                    overlay.insert(path, Change::File { content, executable });
+                    overlay.insert(path, file);
                 }
             }
         }

@@ -235,7 +235,8 @@ fn ids_are_unique_and_the_first_keeps_its_name() {
 
 #[test]
 fn what_is_no_task_directory_is_a_problem_of_its_own() {
-    let cases: &[(&str, fn(&Path), &str)] = &[
+    type Spoil = fn(&Path);
+    let cases: &[(&str, Spoil, &str)] = &[
         (
             "a link out",
             |dir| std::os::unix::fs::symlink("/etc/passwd", dir.join("x")).unwrap(),

@@ -58,6 +58,9 @@ fn is_between(line: &str) -> bool {
         || ["Index: ", "=====", "diff -", "Only in "].iter().any(|start| line.starts_with(start))
 }
 
+/// A file's name; absent for `/dev/null`.
+type Name = Option<String>;
+
 struct Parser<'t> {
     lines: Vec<&'t str>,
     at: usize,
@@ -69,8 +72,8 @@ struct Headers {
     new_file: bool,
     deleted: bool,
     copy: bool,
-    from: Option<String>,
-    to: Option<String>,
+    from: Name,
+    to: Name,
     old_executable: Option<bool>,
     new_executable: Option<bool>,
 }
@@ -103,21 +106,13 @@ impl<'t> Parser<'t> {
         let named = named.strip_prefix("diff --git ").unwrap_or_default();
         self.at += 1;
         let headers = self.headers()?;
-        let (old, new) = if self.at_names() {
-            let (old, new) = self.names()?;
-            let agrees = |name: &Option<String>, path: &Option<String>| {
-                name.is_none() || path.is_none() || name == path
-            };
-            if !agrees(&headers.from, &old) || !agrees(&headers.to, &new) {
-                return Err(self.malformed("`--- ` and `+++ ` disagree with the rename"));
-            }
-            (headers.from.clone().or(old), headers.to.clone().or(new))
-        } else if let (Some(from), Some(to)) = (&headers.from, &headers.to) {
-            (Some(from.clone()), Some(to.clone()))
-        } else {
-            let name = same_name(named)
-                .ok_or_else(|| malformed(line, "can't tell the file's name from this line"))?;
-            (Some(name.clone()), Some(name))
+        let same = same_name(named);
+        let from = headers.from.clone().or_else(|| same.clone());
+        let to = headers.to.clone().or_else(|| same.clone());
+        let (old, new) = match self.own_names(&from, &to)? {
+            Some(names) => names,
+            None if from.is_some() && to.is_some() => (from, to),
+            None => return Err(malformed(line, "can't tell the file's name from this line")),
         };
         let old = old.filter(|_| !headers.new_file);
         let new = new.filter(|_| !headers.deleted);
@@ -140,11 +135,11 @@ impl<'t> Parser<'t> {
     fn file(
         &mut self,
         line: usize,
-        old: Option<String>,
-        new: Option<String>,
+        old: Name,
+        new: Name,
         headers: &Headers,
     ) -> Result<FilePatch<'t>, Rejection> {
-        let path = |name: Option<String>| {
+        let path = |name: Name| {
             name.map(|name| check_path(&name)).transpose().map_err(|why| Rejection {
                 kind: RejectionKind::Denied,
                 detail: format!("line {line}: {why}"),
@@ -242,23 +237,38 @@ impl<'t> Parser<'t> {
         name.ok_or_else(|| self.malformed("a badly quoted name"))
     }
 
+    /// The `--- ` and `+++ ` lines of a file that other lines have named already. Where they name
+    /// another, they belong to the next.
+    fn own_names(&mut self, from: &Name, to: &Name) -> Result<Option<(Name, Name)>, Rejection> {
+        if !self.at_names() {
+            return Ok(None);
+        }
+        let start = self.at;
+        let (old, new) = self.names()?;
+        let agree = |a: &Name, b: &Name| a.is_none() || b.is_none() || a == b;
+        if agree(from, &old) && agree(to, &new) {
+            return Ok(Some((old, new)));
+        }
+        self.at = start;
+        Ok(None)
+    }
+
     /// The `--- ` and `+++ ` lines. A name of `/dev/null` is none.
-    fn names(&mut self) -> Result<(Option<String>, Option<String>), Rejection> {
+    fn names(&mut self) -> Result<(Name, Name), Rejection> {
         let old = self.name("--- ")?;
         self.at += 1;
         let new = self.name("+++ ")?;
         self.at += 1;
-        let prefixed = |name: &Option<String>, prefix| {
-            name.as_ref().is_none_or(|name| name.starts_with(prefix))
-        };
+        let prefixed =
+            |name: &Name, prefix| name.as_ref().is_none_or(|name| name.starts_with(prefix));
         if !prefixed(&old, "a/") || !prefixed(&new, "b/") {
             return Ok((old, new));
         }
-        let strip = |name: Option<String>| name.map(|name| name[2..].to_owned());
+        let strip = |name: Name| name.map(|name| name[2..].to_owned());
         Ok((strip(old), strip(new)))
     }
 
-    fn name(&self, start: &str) -> Result<Option<String>, Rejection> {
+    fn name(&self, start: &str) -> Result<Name, Rejection> {
         let line = self.peek().unwrap_or_default();
         let text = line.strip_prefix(start).unwrap_or_default();
         let name = match text.strip_prefix('"') {
