@@ -3,6 +3,7 @@
 /// Messages and services of the package `assay.v1`; the `.proto` files document them.
 pub mod v1 {
     #![expect(missing_docs, reason = "generated; the .proto files hold the documentation")]
+    #![expect(clippy::allow_attributes, clippy::large_enum_variant, reason = "generated")]
     tonic::include_proto!("assay.v1");
 }
 

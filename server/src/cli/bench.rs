@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use assay_proto::v1::{EvaluateRequest, Submission, submission::Kind};
 use assay_repos::{Catalog, SubmissionKind, Task};
-use assay_sandbox::{Backend, Command, Execution, Limits, SandboxSpec};
+use assay_sandbox::{Backend, Command, Limits, SandboxSpec};
 use clap::Subcommand;
 use serde::Serialize;
 use tokio::process;
@@ -98,7 +98,7 @@ async fn overhead(common: &Common, n: u32, task: Option<String>) -> CliResult {
             match subject {
                 Subject::ForkExec => run(process::Command::new("/bin/true")).await.not_done()?,
                 Subject::Bwrap => bwrap(&rootfs).await.not_done()?,
-                Subject::Native => drop(try_sandbox(&native, &rootfs).await.not_done()?),
+                Subject::Native => in_sandbox(&native, &rootfs).await.not_done()?,
                 // Another text each time: nothing is answered from the cache.
                 Subject::Kata => evaluate(&session, &kata, format!("{gold}\n# {round}\n")).await?,
             }
@@ -152,13 +152,10 @@ async fn evaluate(session: &Session, kata: &Task, source: String) -> CliResult<(
 }
 
 /// Runs `/bin/true` in a sandbox of its own.
-pub(super) async fn try_sandbox(
-    native: &dyn Backend,
-    rootfs: &Rootfs,
-) -> anyhow::Result<Execution> {
+async fn in_sandbox(native: &dyn Backend, rootfs: &Rootfs) -> anyhow::Result<()> {
     let spec = SandboxSpec {
         image: rootfs.image(),
-        workdir: "/workspace".into(),
+        workdir: "/work".into(),
         layers: Vec::new(),
         trusted: Arc::default(),
         limits: Limits::default(),
@@ -171,7 +168,7 @@ pub(super) async fn try_sandbox(
         execution.termination,
         execution.stderr.lossy()
     );
-    Ok(execution)
+    Ok(())
 }
 
 async fn bwrap(rootfs: &Rootfs) -> anyhow::Result<()> {

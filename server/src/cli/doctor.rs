@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt};
 
 use assay_repos::Catalog;
+use assay_sandbox::native;
 use serde::Serialize;
 use tokio::{process, time::timeout};
 
 use super::{
     Common,
-    bench::try_sandbox,
     output::{CliResult, Exit},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 pub(super) async fn run(common: &Common) -> CliResult {
     let places = common.places();
-    let mut findings = sandboxes(&places).await;
+    let mut findings = sandboxes().await;
     findings.push(rootfs(&places));
     findings.extend(catalog(&places));
     findings.push(docker(&places).await);
@@ -140,21 +140,15 @@ async fn bubblewrap() -> Finding {
     }
 }
 
-/// Runs a program in a sandbox: what is claimed was tried.
-async fn sandboxes(places: &Places) -> Vec<Finding> {
-    let name = "native sandbox";
-    let Ok(Some(rootfs)) = Rootfs::find(&places.cache) else {
-        return vec![Finding::new(name, State::Missing, "not tried: there is no root filesystem")];
-    };
-    let tried = async { try_sandbox(&machine::native(&places.cache)?, &rootfs).await };
-    let execution = match tried.await {
-        Ok(execution) => execution,
-        Err(error) => return vec![Finding::new(name, State::Missing, format!("{error:#}"))],
-    };
-    let setup = execution.usage.setup.as_secs_f64() * 1000.0;
-    let detail = format!("ran /bin/true; made ready in {setup:.1} ms");
-    let fallbacks = execution.isolation.fallbacks;
-    let fallbacks =
-        fallbacks.into_iter().map(|fallback| Finding::new(name, State::Reduced, fallback));
-    std::iter::once(Finding::new(name, State::Ok, detail)).chain(fallbacks).collect()
+/// What native sandboxes need, tried with a real one.
+async fn sandboxes() -> Vec<Finding> {
+    let findings = native::probe().await.into_iter().map(|probed| {
+        let state = match (probed.ok, probed.name) {
+            (true, _) => State::Ok,
+            (false, "sandbox") => State::Missing,
+            (false, _) => State::Reduced,
+        };
+        Finding { fix: probed.fix, ..Finding::new(probed.name, state, probed.detail) }
+    });
+    findings.collect()
 }

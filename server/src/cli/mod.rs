@@ -102,7 +102,11 @@ pub fn main() -> ExitCode {
         .with_env_var("ASSAY_LOG")
         .from_env_lossy();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if quiet { log.without_time().with_target(false).init() } else { log.init() }
+    if quiet {
+        log.without_time().with_target(false).init()
+    } else {
+        log.init()
+    }
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt, fs, path::Path, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use assay_proto::v1::{EvaluateRequest, EvaluateResult, Fault, Outcome};
-use assay_repos::{Catalog, Lock, LockedTest, Mode, ReportKind, Task, TaskId};
-use assay_rewards::{GradeRecord, TestStatus};
+use assay_repos::{Catalog, Lock, LockedTest, Mode, Task, TaskId};
+use assay_rewards::{GradeRecord, RewardSpec, TestStatus, score};
 use clap::{ArgGroup, Args};
 use futures::{StreamExt as _, stream};
 use indicatif::ProgressBar;
@@ -18,6 +18,10 @@ use super::{
     session::Session,
     task::report_problems,
 };
+use crate::App;
+
+/// The reward that says whether a submission solves its task, and nothing else.
+const REWARD: &str = "pass";
 
 /// What `assay task validate` takes.
 #[derive(Args, Debug)]
@@ -52,15 +56,20 @@ impl Validate {
         }
 
         let output = common.output();
-        let progress = output.progress(tasks.len() as u64 * u64::from(self.runs) * 2, "validate");
         let mut findings: Vec<Finding> = tasks.into_iter().map(Finding::new).collect();
+        let bases = findings.iter().filter(|finding| finding.has_base()).count();
+        let total = (findings.len() * 2 + bases) as u64 * u64::from(self.runs);
+        let progress = output.progress(total, "validate");
         for _ in 0..self.runs {
             // A service of its own each time: nothing is answered from a cache.
             let session = Session::open_fresh(common).await?;
             run_once(&session, &mut findings, &progress).await?;
-            if self.write_lock {
-                for finding in &mut findings {
-                    finding.note_lock(&session).await?;
+            if let Some(app) = session.app() {
+                run_bases(app, &mut findings, &progress).await;
+                if self.write_lock {
+                    for finding in &mut findings {
+                        finding.note_lock(app).await?;
+                    }
                 }
             }
             session.close().await;
@@ -164,6 +173,8 @@ struct Finding {
     task: Arc<Task>,
     gold: Vec<Verdict>,
     empty: Vec<Verdict>,
+    /// Of the revision without any submission; absent where there is no revision.
+    base: Option<GradeRecord>,
     problems: Vec<String>,
     infra: usize,
     mark: Option<&'static str>,
@@ -193,6 +204,7 @@ async fn run_once(
                 request_id: uuid::Uuid::now_v7().to_string(),
                 task_id: task.to_string(),
                 submission: Some(to_wire(submission)),
+                reward: REWARD.to_owned(),
                 ..EvaluateRequest::default()
             };
             async move { (index, gold, client.evaluate(request).await) }
@@ -211,12 +223,29 @@ async fn run_once(
     Ok(())
 }
 
+/// Runs the tests of revisions without any submission, in the place of the service's workers.
+async fn run_bases(app: &App, findings: &mut [Finding], progress: &ProgressBar) {
+    let evaluator = app.fleet().evaluator();
+    let jobs: Vec<_> = (0..).zip(&*findings).filter(|(_, finding)| finding.has_base()).collect();
+    let jobs: Vec<_> =
+        jobs.into_iter().map(|(at, finding)| (at, finding.task.id.clone())).collect();
+    let mut bases = stream::iter(jobs)
+        .map(|(at, task)| async move { (at, evaluator.baseline(task).await) })
+        .buffer_unordered(app.fleet().stats().workers);
+    while let Some((at, base)) = bases.next().await {
+        let finding: &mut Finding = &mut findings[at];
+        finding.note_base(base);
+        progress.inc(1);
+    }
+}
+
 impl Finding {
     fn new(task: Arc<Task>) -> Self {
         Self {
             task,
             gold: Vec::new(),
             empty: Vec::new(),
+            base: None,
             problems: Vec::new(),
             infra: 0,
             mark: None,
@@ -232,8 +261,7 @@ impl Finding {
     }
 
     /// Reads test by test what the last run found, without and with the gold submission.
-    async fn note_lock(&mut self, session: &Session) -> CliResult<()> {
-        let Some(app) = session.app() else { return Ok(()) };
+    async fn note_lock(&mut self, app: &App) -> CliResult<()> {
         let Some(gold) = self.gold.last().and_then(|verdict| verdict.grade.parse().ok()) else {
             return Ok(());
         };
@@ -245,23 +273,8 @@ impl Finding {
         if self.task.mode == Mode::Sealed && stuck(&gold) {
             self.mark = Some("guarded");
         }
-        if !self.task.checks.iter().any(|check| check.report == ReportKind::Pytest) {
-            return Ok(());
-        }
-        let base = app.fleet().evaluator().baseline(self.task.id.clone()).await;
-        let base = match base {
-            Ok(verdict) => verdict.record,
-            Err(failure) => {
-                self.problem(format!("no baseline: {}: {}", failure.kind, failure.detail));
-                return Ok(());
-            }
-        };
-        if base.outcome != assay_rewards::Outcome::Scored {
-            let why = base.failure.map(|failure| failure.detail).unwrap_or_default();
-            self.problem(format!("the baseline is {}: {why}", base.outcome.as_str()));
-            return Ok(());
-        }
-        let lock = lock(&base, &gold);
+        let Some(base) = &self.base else { return Ok(()) };
+        let lock = lock(base, &gold);
         if self.lock.as_ref().is_some_and(|earlier| *earlier != lock) {
             self.problem("two runs gave a test different results");
         }
@@ -269,11 +282,35 @@ impl Finding {
         Ok(())
     }
 
+    /// Whether there is something to look at before a submission.
+    fn has_base(&self) -> bool {
+        self.task.source.is_some()
+    }
+
+    fn note_base(&mut self, base: Result<assay_fleet::Verdict, assay_rewards::Failure>) {
+        let record = match base {
+            Ok(verdict) => verdict.record,
+            Err(failure) => {
+                return self.problem(format!("no baseline: {}: {}", failure.kind, failure.detail));
+            }
+        };
+        if let Some(failure) = &record.failure {
+            self.infra += usize::from(failure.fault == assay_rewards::Fault::Infra);
+            let why = &failure.detail;
+            self.problem(format!("the baseline is {}: {why}", record.outcome.as_str()));
+        } else if RewardSpec::preset(REWARD)
+            .is_some_and(|spec| score(&record, spec).reward.is_some_and(|reward| reward >= 1.0))
+        {
+            self.problem("the revision passes without any submission");
+        }
+        self.base = Some(record);
+    }
+
     fn judge(&mut self) {
         let infra = |verdict: &&Verdict| {
             verdict.failure.as_ref().is_some_and(|(fault, _)| *fault == Fault::Infra)
         };
-        self.infra = self.gold.iter().chain(&self.empty).filter(infra).count();
+        self.infra += self.gold.iter().chain(&self.empty).filter(infra).count();
         if let Some(bad) = self.gold.iter().find(|verdict| !earns(verdict)) {
             self.problem(format!("gold is {bad}; expected SCORED with reward 1"));
         }
