@@ -278,6 +278,8 @@ impl Cgroups {
         };
         add(Role::Pressure, "cpu.pressure");
         if base.controllers.contains("memory") {
+            // One process over the limit is the end of the whole sandbox.
+            let _ = fs::write(leaf.join("memory.oom.group"), "1");
             add(Role::MemoryMax, "memory.max");
             add(Role::SwapMax, "memory.swap.max");
             add(Role::MemoryPeak, "memory.peak");

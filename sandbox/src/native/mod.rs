@@ -520,8 +520,13 @@ fn open_mounts(
 ) -> BackendResult<Option<Vec<OwnedFd>>> {
     let Some((for_layers, for_images)) = &slot.mappings else { return Ok(None) };
     let open = |path: &Path, ids: &OwnedFd| {
-        setup::detached_mount(path, Some(ids.as_fd()))
-            .map_err(|e| failed(&format!("mount {} with the sandbox's ids", path.display()), e))
+        setup::detached_mount(path, Some(ids.as_fd())).map_err(|e| {
+            let what = format!(
+                "mount {} with the sandbox's ids (file systems that can't are no place for it)",
+                path.display()
+            );
+            failed(&what, e)
+        })
     };
     let mut mounts = vec![open(image, for_images)?];
     for layer in &spec.layers {

@@ -38,7 +38,8 @@ pub async fn probe() -> Vec<Finding> {
             return findings;
         }
     };
-    let delegation = "run as root, or in a systemd scope with `Delegate=yes` that this user owns";
+    let delegation = "start it by `systemd-run --scope --property=Delegate=yes` (with `--user` for \
+                      an ordinary user)";
     for (name, fix) in [
         ("memory", delegation),
         ("pids", delegation),

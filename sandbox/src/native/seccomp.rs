@@ -97,8 +97,7 @@ const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::A
 /// Compiles the filter.
 pub(super) fn compile() -> io::Result<BpfProgram> {
     let broken = |e: seccompiler::BackendError| io::Error::other(e.to_string());
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        DENIED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
 
     let any_namespace = NAMESPACES
         .iter()
@@ -143,7 +142,7 @@ pub(super) fn compile() -> io::Result<BpfProgram> {
     )
     .map_err(broken)?;
     let program: BpfProgram = filter.try_into().map_err(broken)?;
-    Ok(prologue().into_iter().chain(program).collect())
+    Ok(prologue()?.into_iter().chain(program).collect())
 }
 
 fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, seccompiler::BackendError> {
@@ -157,29 +156,127 @@ fn rule(conditions: &[(u8, SeccompCmpOp, u64)]) -> Result<SeccompRule, seccompil
     )
 }
 
-/// What seccompiler can't say: kill x32 calls, which carry the same architecture, and answer
-/// `clone3` with ENOSYS, since a filter can't see its flags and libc then uses `clone`.
-fn prologue() -> Vec<sock_filter> {
-    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const JUMP_EQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const JUMP_GE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const JUMP_EQ: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const JUMP_GE: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+/// What seccompiler can't say, or not fast.
+///
+/// It kills x32 calls, which carry the same architecture, and answers `clone3` with ENOSYS, since a
+/// filter can't see its flags and libc then uses `clone`. It finds the calls denied whatever their
+/// arguments by bisection: the kernel tries a new filter on every number there is, so a chain of
+/// comparisons as long as the list would cost each sandbox 0.2 ms.
+fn prologue() -> io::Result<Vec<sock_filter>> {
     const X32_BIT: u32 = 0x4000_0000;
     let op = |code, k, jt, jf| sock_filter { code, jt, jf, k };
-    vec![
+    let mut program = vec![
         op(LOAD, 0, 0, 0), // the call's number
         op(JUMP_GE, X32_BIT, 0, 1),
         op(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0, 0),
         op(JUMP_EQ, libc::SYS_clone3 as u32, 0, 1),
         op(RETURN, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, 0, 0),
-    ]
+    ];
+    let mut denied: Vec<u32> = DENIED.iter().map(|call| *call as u32).collect();
+    denied.sort_unstable();
+    denied.dedup();
+    let tree = bisect(&denied);
+    // Behind the tree: the denial, then whatever comes next.
+    let (deny, go_on) = (tree.len(), tree.len() + 1);
+    for (at, node) in tree.into_iter().enumerate() {
+        let jump = |target: Target| {
+            let target = match target {
+                Target::Node(node) => node,
+                Target::Deny => deny,
+                Target::GoOn => go_on,
+            };
+            u8::try_from(target - at - 1).map_err(|_| io::Error::other("filter too long"))
+        };
+        program.push(op(node.code, node.number, jump(node.yes)?, jump(node.no)?));
+    }
+    program.push(op(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0));
+    Ok(program)
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Node(usize),
+    Deny,
+    GoOn,
+}
+
+/// A comparison with `number`.
+struct Node {
+    code: u16,
+    number: u32,
+    yes: Target,
+    no: Target,
+}
+
+/// Builds the comparisons that find whether a number is in `sorted`; the first is the root.
+fn bisect(sorted: &[u32]) -> Vec<Node> {
+    fn build(sorted: &[u32], nodes: &mut Vec<Node>) -> Target {
+        let at = nodes.len();
+        match sorted {
+            [] => return Target::GoOn,
+            [number] => {
+                let (yes, no) = (Target::Deny, Target::GoOn);
+                nodes.push(Node { code: JUMP_EQ, number: *number, yes, no });
+            }
+            _ => {
+                let (low, high) = sorted.split_at(sorted.len() / 2);
+                let (yes, no) = (Target::GoOn, Target::GoOn);
+                nodes.push(Node { code: JUMP_GE, number: high[0], yes, no });
+                nodes[at].no = build(low, nodes);
+                nodes[at].yes = build(high, nodes);
+            }
+        }
+        Target::Node(at)
+    }
+    let mut nodes = Vec::new();
+    build(sorted, &mut nodes);
+    nodes
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn the_filter_compiles_and_fits_the_kernel() {
-        let program = super::compile().expect("a filter");
+        let program = compile().expect("a filter");
         assert!(program.len() > 100 && program.len() <= 4096, "{} instructions", program.len());
+    }
+
+    /// Runs the part of the filter that looks at the call's number alone.
+    fn verdict(program: &[sock_filter], number: u32) -> Option<u32> {
+        let mut at = 0;
+        loop {
+            let op = &program.get(at)?;
+            let holds = match op.code {
+                LOAD => true,
+                RETURN => return Some(op.k),
+                JUMP_EQ => number == op.k,
+                JUMP_GE => number >= op.k,
+                code => panic!("instruction {code:#x}"),
+            };
+            at += 1 + usize::from(if holds { op.jt } else { op.jf });
+        }
+    }
+
+    #[test]
+    fn denies_exactly_the_list() {
+        let program = prologue().expect("a filter");
+        for number in 0..1000u32 {
+            let expected = if number == libc::SYS_clone3 as u32 {
+                Some(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32)
+            } else if DENIED.contains(&number.into()) {
+                Some(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32)
+            } else {
+                None
+            };
+            assert_eq!(verdict(&program, number), expected, "call {number}");
+        }
+        assert_eq!(verdict(&program, 0x4000_0001), Some(libc::SECCOMP_RET_KILL_PROCESS));
     }
 }

@@ -236,6 +236,9 @@ fn open_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Owned
 
 /// Makes `path` and its parents below `root`.
 fn make_directories(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    if path.components().count() == 1 {
+        let _ = mkdirat(root, path, Mode::from_raw_mode(0o755));
+    }
     match open_directory(root, path) {
         Err(Errno::NOENT) => {}
         other => return other,
@@ -326,22 +329,16 @@ fn give_up_rights(inside: &Inside<'_>) -> Result<(), StepError> {
     // With a pids cgroup the process limit is a backstop, and refusals are counted there.
     let spare = if inside.cgroups.has(Role::PidsMax) { 64 } else { 2 };
     for (resource, value) in [
-        (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_NOFILE, 1024),
         (libc::RLIMIT_FSIZE, limits.disk_bytes),
-        (libc::RLIMIT_MEMLOCK, 64 << 10),
-        (libc::RLIMIT_MSGQUEUE, 64 << 10),
-        (libc::RLIMIT_SIGPENDING, 1024),
-        (libc::RLIMIT_STACK, 64 << 20),
         (libc::RLIMIT_CPU, cpu_seconds),
         (libc::RLIMIT_NPROC, limits.pids.saturating_add(spare)),
     ] {
-        sys::limit_resource(resource, value).at("set a resource limit")?;
+        sys::limit_resource(resource, value, value).at("set a resource limit")?;
     }
     if !inside.cgroups.has(Role::MemoryMax) {
         // The watch looks at the sum of all processes; this holds one that outruns it.
         let bytes = limits.memory_bytes.saturating_mul(2).saturating_add(64 << 20);
-        sys::limit_resource(libc::RLIMIT_DATA, bytes).at("limit the memory")?;
+        sys::limit_resource(libc::RLIMIT_DATA, bytes, bytes).at("limit the memory")?;
     }
     sys::drop_capabilities().at("drop the capabilities")?;
     sys::install_seccomp(inside.seccomp).at("install the seccomp filter")

@@ -76,6 +76,16 @@ pub(super) fn main(
     sys::exit_now(status)
 }
 
+/// Resource limits that are the same for every sandbox: soft and hard.
+const RESOURCES: [(u32, u64, u64); 6] = [
+    (libc::RLIMIT_CORE, 0, 0),
+    (libc::RLIMIT_NOFILE, 1024, 1024),
+    (libc::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
+    (libc::RLIMIT_MSGQUEUE, 64 << 10, 64 << 10),
+    (libc::RLIMIT_SIGPENDING, 1024, 1024),
+    (libc::RLIMIT_STACK, 8 << 20, 64 << 20),
+];
+
 struct Slot<'a> {
     /// The namespace whose mounts are the host's, where directories are found by path; `None` where
     /// the service sends mounts.
@@ -84,6 +94,7 @@ struct Slot<'a> {
     seccomp: &'a [seccompiler::sock_filter],
     shared: &'static Shared,
     own_pidfd: OwnedFd,
+    cpus: u32,
     memory_limit: u64,
     pids_limit: u64,
     fallbacks: Vec<String>,
@@ -145,6 +156,9 @@ impl<'a> Slot<'a> {
         };
         lay_out_root()?;
         fresh_namespaces()?;
+        for (resource, soft, hard) in RESOURCES {
+            sys::limit_resource(resource, soft, hard).at("set a resource limit")?;
+        }
         sys::drop_bounding_capabilities().at("drop bounding capabilities")?;
         sys::set_no_new_privs().at("set no_new_privs")?;
         sys::set_undumpable().at("hide the slot's memory")?;
@@ -155,6 +169,7 @@ impl<'a> Slot<'a> {
             shared: Shared::map().at("map the shared page")?,
             own_pidfd: sys::pidfd_open(rustix::process::getpid().as_raw_pid())
                 .at("open a pidfd")?,
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
             memory_limit: 0,
             pids_limit: 0,
             fallbacks,
@@ -219,7 +234,7 @@ impl<'a> Slot<'a> {
         }
         self.apply_limits(job)?;
         self.shared.reset();
-        let mut watch = Watch::new(&self.cgroups, self.shared, job);
+        let mut watch = Watch::new(&self.cgroups, self.shared, job, self.cpus);
 
         let leaf = self.cgroups.get(Role::Leaf).map(AsFd::as_fd);
         // SAFETY: a slot has one thread.

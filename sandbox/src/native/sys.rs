@@ -226,14 +226,14 @@ pub(super) fn install_seccomp(program: &[seccompiler::sock_filter]) -> io::Resul
     .map(drop)
 }
 
-/// Sets a resource limit, soft and hard alike, but never above the hard limit in force.
-pub(super) fn limit_resource(resource: u32, value: u64) -> io::Result<()> {
+/// Sets a resource limit, never above the hard limit in force.
+pub(super) fn limit_resource(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` outlives both calls.
     unsafe {
         check(libc::getrlimit(resource as _, &raw mut limit).into())?;
-        let value = value.min(limit.rlim_max);
-        limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+        let hard = hard.min(limit.rlim_max);
+        limit = libc::rlimit { rlim_cur: soft.min(hard), rlim_max: hard };
         check(libc::setrlimit(resource as _, &raw const limit).into()).map(drop)
     }
 }

@@ -39,6 +39,7 @@ pub(super) struct Watch<'a> {
     shared: &'a Shared,
     limits: JobLimits,
     cpus: u32,
+    has_peak: bool,
     cpu_base_ns: u64,
     memory_base: u64,
     oom_base: u64,
@@ -55,15 +56,22 @@ pub(super) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Takes the counters as they stand before a sandbox is made.
-    pub(super) fn new(cgroups: &'a SlotFiles, shared: &'a Shared, job: &Job<'_>) -> Self {
-        // The peak since now; where it can't be reset, it is the slot's.
-        let _ = cgroups.write(Role::MemoryPeak, "0");
+    pub(super) fn new(
+        cgroups: &'a SlotFiles,
+        shared: &'a Shared,
+        job: &Job<'_>,
+        cpus: u32,
+    ) -> Self {
+        // Before Linux 6.12 a v2 group's peak can't be reset: it would be the slot's, not ours.
+        let has_peak =
+            cgroups.has(Role::MemoryPeak) && cgroups.write(Role::MemoryPeak, "0").is_ok();
         let cpu = |key| cgroups.keyed(Role::CpuStat, key).map(|us| us * 1000);
         Self {
             cgroups,
             shared,
             limits: job.limits,
-            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+            cpus,
+            has_peak,
             cpu_base_ns: cpu("usage_usec").unwrap_or(0),
             memory_base: cgroups.number(Role::MemoryNow).unwrap_or(0),
             oom_base: cgroups.keyed(Role::MemoryEvents, "oom_kill").unwrap_or(0),
@@ -160,6 +168,7 @@ impl<'a> Watch<'a> {
             peak_memory_bytes: self
                 .cgroups
                 .number(Role::MemoryPeak)
+                .filter(|_| self.has_peak)
                 .map_or(self.seen_memory.max(self.used.largest_bytes), |peak| {
                     peak.saturating_sub(self.memory_base)
                 }),
