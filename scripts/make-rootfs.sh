@@ -93,11 +93,13 @@ rm -f "$tree"/etc/{resolv.conf,machine-id,shadow,gshadow,mtab}
 # Nothing inside may gain privileges by its mode bits, and every user may read everything.
 chmod -R u+rwX,go+rX,go-w,a-st "$tree"
 
-# The image is read-only, so its bytecode is made now; unchecked, so no source file is looked at.
-find "$tree" -name __pycache__ -prune -exec rm -rf {} +
 inside() {
     if [ "$(id -u)" = 0 ]; then chroot "$tree" "$@"; else unshare --user --map-root-user chroot "$tree" "$@"; fi
 }
+# Without its cache the dynamic linker looks for each library in twenty places.
+if inside /sbin/ldconfig 2>/dev/null; then rm -rf "$tree/var/cache/ldconfig"; fi
+# The image is read-only, so its bytecode is made now; unchecked, so no source file is looked at.
+find "$tree" -name __pycache__ -prune -exec rm -rf {} +
 PYTHONHASHSEED=0 LC_ALL=C inside /usr/bin/python3 -I -W ignore - <<'PYTHON' >&2 || fail "the new root filesystem's Python doesn't start"
 import compileall, py_compile, sys, sysconfig
 
@@ -111,7 +113,8 @@ version=$(inside /usr/bin/python3 -I -c 'import platform; print(platform.python_
 pytest=$(inside /usr/bin/python3 -I -c 'import pytest; print(pytest.__version__)')
 digest=$(python3 -I "$here/tree-digest.py" "$tree")
 cat >"$tmp/rootfs.toml" <<TOML
-# Written by scripts/make-rootfs.sh. The digest covers paths, modes and contents, bytecode aside.
+# Written by scripts/make-rootfs.sh. The digest covers paths, modes and contents, but nothing that is
+# made from them (bytecode, ld.so.cache).
 path = "$dest/tree"
 digest = "$digest"
 python = "$version"

@@ -1,12 +1,15 @@
 """Prints the digest of a directory tree: `sha256:` over sorted paths, modes and contents.
 
-Ownership, times and Python bytecode don't count: they vary from one unpacking to the next.
+Ownership and times don't count, nor what is made from the rest: Python bytecode, `etc/ld.so.cache`.
 """
 
 import hashlib
 import os
 import stat
 import sys
+
+
+DERIVED = {b"etc/ld.so.cache"}
 
 
 def entries(root: bytes):
@@ -17,7 +20,7 @@ def entries(root: bytes):
         names = sorted(os.listdir(os.path.join(root, folder)), reverse=True)
         for name in names:
             path = os.path.join(folder, name)
-            if name == b"__pycache__":
+            if name == b"__pycache__" or path in DERIVED:
                 continue
             full = os.path.join(root, path)
             yield path, full
