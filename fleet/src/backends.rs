@@ -116,7 +116,10 @@ mod tests {
             ("ruby", "no image `ruby` here (there are: python)"),
             ("", "no image `` here (there are: python)"),
             ("docker:", "no image `docker:` here (there are: python)"),
-            ("docker:a:1", "image `docker:a:1` needs a Docker engine; `assay doctor` says why there is none"),
+            (
+                "docker:a:1",
+                "image `docker:a:1` needs a Docker engine; `assay doctor` says why there is none",
+            ),
         ] {
             assert_eq!(backends.resolve(image).unwrap_err().to_string(), error);
         }
@@ -126,6 +129,9 @@ mod tests {
             backends.with_docker(fake()).with_image("docker:a:1", fake(), id.clone(), "sha256:2");
         assert_eq!(backends.resolve("docker:a:1").unwrap().image, id);
         let by_name = backends.resolve("docker:b").unwrap();
-        assert_eq!((by_name.image, by_name.digest), (ImageRef::Docker("b".into()), "docker:b".into()));
+        assert_eq!(
+            (by_name.image, by_name.digest),
+            (ImageRef::Docker("b".into()), "docker:b".into())
+        );
     }
 }

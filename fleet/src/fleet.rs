@@ -140,9 +140,9 @@ impl Fleet {
         let mut purge = tokio::time::interval(PURGE_EVERY);
         loop {
             let next = async {
+                worker.queue.ready().await;
                 // The semaphore is never closed.
-                let permit = Arc::clone(&worker.permits).acquire_owned().await.ok();
-                (permit, worker.queue.lease().await)
+                Arc::clone(&worker.permits).acquire_owned().await.ok()
             };
             tokio::select! {
                 biased;
@@ -153,8 +153,8 @@ impl Fleet {
                         tasks.spawn(Arc::clone(worker).end(lease, why));
                     }
                 }
-                (permit, lease) = next => {
-                    if let Some(permit) = permit {
+                Some(permit) = next => {
+                    if let Some(lease) = worker.queue.lease().await {
                         tasks.spawn(Arc::clone(worker).serve(lease, permit));
                     }
                 }
@@ -230,10 +230,7 @@ impl FleetHandle {
     /// # Errors
     ///
     /// [`WaitError`] when the store can't be read or the fleet stopped.
-    pub async fn wait(
-        &self,
-        id: &RequestId,
-    ) -> Result<Option<Arc<EvaluationResult>>, WaitError> {
+    pub async fn wait(&self, id: &RequestId) -> Result<Option<Arc<EvaluationResult>>, WaitError> {
         match self.worker.queue.ticket(id).await? {
             Some(ticket) => Ok(Some(ticket.keep_on_drop().wait().await?)),
             None => Ok(None),

@@ -28,8 +28,12 @@ pub trait Queue: fmt::Debug + Send + Sync {
     /// [`SubmitError`]; nothing was accepted.
     async fn submit(&self, work: Vec<Evaluation>) -> Result<Vec<Ticket>, SubmitError>;
 
-    /// Waits for the request that runs next and hands it to a worker. Cancel safe.
-    async fn lease(&self) -> Lease;
+    /// Waits until a request waits for a worker. Cancel safe.
+    async fn ready(&self);
+
+    /// Hands the request that runs next to a worker; `None` when none waits any more. A worker is
+    /// found first and asks then, so that no idle one holds a place that others could use.
+    async fn lease(&self) -> Option<Lease>;
 
     /// Waits for requests that were cancelled, or whose deadline came, before a worker had them.
     /// They want an answer like any other. Cancel safe.
@@ -181,11 +185,7 @@ pub struct Ticket {
 /// What a queue does when a ticket that cancels was dropped. `result` is the ticket's own
 /// receiver: work goes on while another ticket waits for it.
 pub(crate) trait HangUp: fmt::Debug + Send + Sync {
-    fn hang_up(
-        &self,
-        id: &RequestId,
-        result: watch::Receiver<Option<Arc<EvaluationResult>>>,
-    );
+    fn hang_up(&self, id: &RequestId, result: watch::Receiver<Option<Arc<EvaluationResult>>>);
 }
 
 impl Ticket {

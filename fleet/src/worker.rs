@@ -101,7 +101,9 @@ impl Judged {
 
     fn ended(why: EndedInQueue, phase: Phase, waited: Duration) -> Self {
         let (outcome, kind, detail) = match why {
-            EndedInQueue::Cancelled => (Outcome::Cancelled, "cancelled", "the caller called it off"),
+            EndedInQueue::Cancelled => {
+                (Outcome::Cancelled, "cancelled", "the caller called it off")
+            }
             EndedInQueue::DeadlineExceeded => {
                 (Outcome::DeadlineExceeded, "deadline", "the caller's deadline came first")
             }
@@ -148,12 +150,7 @@ impl Worker {
         self.answer(&lease.evaluation, judged).await;
     }
 
-    async fn judge(
-        &self,
-        lease: &Lease,
-        waited: Duration,
-        permit: OwnedSemaphorePermit,
-    ) -> Judged {
+    async fn judge(&self, lease: &Lease, waited: Duration, permit: OwnedSemaphorePermit) -> Judged {
         let started = Instant::now();
         let (evaluator, evaluation) = (Arc::clone(&self.evaluator), Arc::clone(&lease.evaluation));
         let prepared = tokio::task::spawn_blocking(move || evaluator.prepare(&evaluation)).await;

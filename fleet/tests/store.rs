@@ -30,9 +30,9 @@ async fn what_was_accepted_is_there_after_a_crash() {
     let work: Vec<_> = (0..10).map(|n| request(&format!("r{n}"))).collect();
     first.submit(work.clone()).await.unwrap();
     // A worker has one, another was answered: only the answer counts.
-    let lease = first.lease().await;
+    let lease = first.lease().await.unwrap();
     assert_eq!(lease.evaluation.request_id, id("r0"));
-    let lease = first.lease().await;
+    let lease = first.lease().await.unwrap();
     first.complete(answer(&lease.evaluation, 0.5)).await.unwrap();
     drop(first);
 
@@ -40,7 +40,7 @@ async fn what_was_accepted_is_there_after_a_crash() {
     assert_eq!(second.stats().unanswered, 9);
     let mut left = Vec::new();
     for _ in 0..9 {
-        left.push(Arc::unwrap_or_clone(second.lease().await.evaluation));
+        left.push(Arc::unwrap_or_clone(second.lease().await.unwrap().evaluation));
     }
     let wanted: Vec<_> = work.iter().filter(|w| w.request_id != id("r1")).cloned().collect();
     assert_eq!(left, wanted, "lost, changed or out of order");
@@ -58,7 +58,7 @@ async fn the_same_id_is_the_same_request() {
     let mut again = store.submit(vec![retry, request("a")]).await.unwrap();
     assert_eq!(store.stats().requested, 1);
 
-    let lease = store.lease().await;
+    let lease = store.lease().await.unwrap();
     assert_eq!(lease.evaluation.priority, Priority::Normal, "the first request holds");
     let stored = store.complete(answer(&lease.evaluation, 1.0)).await.unwrap();
     for ticket in again.iter_mut().chain([&mut first]) {
@@ -84,7 +84,10 @@ async fn the_same_id_with_another_body_is_refused_with_its_whole_call() {
     for (name, call) in [
         ("alone", vec![other.clone()]),
         ("after a new one", vec![request("b"), other.clone()]),
-        ("two bodies in one call", vec![request("c"), Evaluation { reward: "x".into(), ..request("c") }]),
+        (
+            "two bodies in one call",
+            vec![request("c"), Evaluation { reward: "x".into(), ..request("c") }],
+        ),
     ] {
         let error = store.submit(call).await.unwrap_err();
         assert!(matches!(error, SubmitError::Conflict { .. }), "{name}: {error}");
@@ -110,7 +113,7 @@ async fn a_full_queue_refuses_all_or_nothing_and_known_requests_still_get_in() {
     let error = store.submit(many).await.unwrap_err();
     assert!(matches!(error, SubmitError::TooMany { requested: 4, capacity: 3 }), "{error}");
     // A leased request still takes its place; an answered one does not.
-    let lease = store.lease().await;
+    let lease = store.lease().await.unwrap();
     assert!(matches!(store.submit(vec![request("d")]).await, Err(SubmitError::Busy { .. })));
     store.complete(answer(&lease.evaluation, 1.0)).await.unwrap();
     store.submit(vec![request("d")]).await.unwrap();
@@ -126,7 +129,7 @@ async fn concurrent_submissions_of_one_id_are_one_request() {
     });
     let tickets = futures::future::join_all(calls.collect::<Vec<_>>()).await;
     assert_eq!(store.stats().requested, 1);
-    let lease = store.lease().await;
+    let lease = store.lease().await.unwrap();
     store.complete(answer(&lease.evaluation, 1.0)).await.unwrap();
     for ticket in tickets {
         assert_eq!(soon("the result", ticket.unwrap().wait()).await.unwrap().reward, Some(1.0));
@@ -171,7 +174,7 @@ async fn deadlines_and_cancellation_end_requests_in_the_queue() {
     assert!(started.elapsed() >= Duration::from_millis(90), "an end came too early");
 
     // What a worker has is told by its token.
-    let lease = store.lease().await;
+    let lease = store.lease().await.unwrap();
     assert_eq!(lease.evaluation.request_id, id("patient"));
     let unknown = Selector::Requests(vec![id("patient"), id("nobody")]);
     assert_eq!(store.cancel(&unknown), 1);
@@ -195,7 +198,9 @@ async fn a_hang_up_cancels_when_it_was_meant_to_and_nobody_else_waits() {
     let ended: BTreeSet<_> = soon("the ends", store.ended())
         .await
         .into_iter()
-        .map(|(lease, why)| (lease.evaluation.request_id.to_string(), why == EndedInQueue::Cancelled))
+        .map(|(lease, why)| {
+            (lease.evaluation.request_id.to_string(), why == EndedInQueue::Cancelled)
+        })
         .collect();
     assert_eq!(ended, [("dropped".to_owned(), true), ("dropped too".to_owned(), true)].into());
     assert_eq!(store.stats().queued, 3);
@@ -312,13 +317,12 @@ fn nothing_that_was_promised_is_lost_by_sigkill() {
             promised.iter().filter_map(|line| line.strip_prefix("answered ")).collect();
         runtime().block_on(async {
             let store = open(dir.path());
-            let waiting: BTreeSet<_> = futures::future::join_all(
-                (0..store.stats().unanswered).map(|_| store.lease()),
-            )
-            .await
-            .into_iter()
-            .map(|lease| lease.evaluation.request_id.to_string())
-            .collect();
+            let waiting: BTreeSet<_> =
+                futures::future::join_all((0..store.stats().unanswered).map(|_| store.lease()))
+                    .await
+                    .into_iter()
+                    .map(|lease| lease.unwrap().evaluation.request_id.to_string())
+                    .collect();
             for name in promised.iter().filter_map(|line| line.strip_prefix("accepted ")) {
                 promises += 1;
                 let ticket = store.ticket(&id(name)).await.unwrap();
@@ -347,12 +351,12 @@ async fn promise_forever(dir: &Path) -> ! {
         for ticket in &tickets {
             writeln!(out, "accepted {}", ticket.request_id()).unwrap();
         }
-        let lease = store.lease().await;
+        let lease = store.lease().await.unwrap();
         store.complete(answer(&lease.evaluation, 1.0)).await.unwrap();
         writeln!(out, "answered {}", lease.evaluation.request_id).unwrap();
         if store.stats().unanswered > 90 {
             for _ in 0..90 {
-                let lease = store.lease().await;
+                let lease = store.lease().await.unwrap();
                 store.complete(answer(&lease.evaluation, 1.0)).await.unwrap();
                 writeln!(out, "answered {}", lease.evaluation.request_id).unwrap();
             }

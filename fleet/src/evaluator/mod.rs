@@ -73,8 +73,7 @@ impl Evaluator {
     /// Makes an evaluator of these tasks on these backends.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, backends: Backends) -> Self {
-        let programs =
-            [harness::PYTEST_RUNNER, harness::GRADER, harness::SUBJECT, harness::WIRE];
+        let programs = [harness::PYTEST_RUNNER, harness::GRADER, harness::SUBJECT, harness::WIRE];
         let digest = programs.iter().fold(Digest::builder(), |all, one| all.part(one)).finish();
         let runner = format!("assay-{}+{}", env!("CARGO_PKG_VERSION"), &digest.hex()[..12]);
         Self { catalog, backends, grounds: Mutex::default(), runner: runner.into() }
@@ -161,14 +160,14 @@ impl Evaluator {
         header.image_digest.clone_from(&resolved.digest);
         header.backend = resolved.backend.name().to_owned();
 
-        let known = self.grounds.lock().unwrap_or_else(PoisonError::into_inner).get(&task.id).cloned();
+        let known =
+            self.grounds.lock().unwrap_or_else(PoisonError::into_inner).get(&task.id).cloned();
         let ground = match known {
             Some(ground) => ground,
             None => match Ground::of(Arc::clone(task), resolved) {
                 Ok(ground) => {
                     let ground = Arc::new(ground);
-                    let mut grounds =
-                        self.grounds.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut grounds = self.grounds.lock().unwrap_or_else(PoisonError::into_inner);
                     grounds.insert(task.id.clone(), Arc::clone(&ground));
                     ground
                 }
@@ -215,27 +214,26 @@ impl Job {
         let mut timings = Timings::default();
         let mut attempts = 1;
         loop {
-            let mut record = match run::checks(&self.ground, &self.applied, self.stop, &mut timings)
-                .await
-            {
-                Ok(ran) => {
-                    let started = Instant::now();
-                    let record = self.header.clone().grade(
-                        self.applied.facts,
-                        self.applied.flags.clone(),
-                        &ran.evidence(&self.ground),
-                        self.ground.task.lock.as_ref(),
-                    );
-                    timings.parse_ms += ms(started.elapsed());
-                    record
-                }
-                Err(failure) => {
-                    let outcome = outcome_of(failure.fault);
-                    let mut record = self.header.clone().failed(outcome, failure);
-                    record.patch = self.applied.facts;
-                    record
-                }
-            };
+            let mut record =
+                match run::checks(&self.ground, &self.applied, self.stop, &mut timings).await {
+                    Ok(ran) => {
+                        let started = Instant::now();
+                        let record = self.header.clone().grade(
+                            self.applied.facts,
+                            self.applied.flags.clone(),
+                            &ran.evidence(&self.ground),
+                            self.ground.task.lock.as_ref(),
+                        );
+                        timings.parse_ms += ms(started.elapsed());
+                        record
+                    }
+                    Err(failure) => {
+                        let outcome = outcome_of(failure.fault);
+                        let mut record = self.header.clone().failed(outcome, failure);
+                        record.patch = self.applied.facts;
+                        record
+                    }
+                };
             let ours = record.outcome == Outcome::InfraError;
             if let Some(failure) = &mut record.failure {
                 failure.attempts = attempts;

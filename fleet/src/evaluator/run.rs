@@ -29,8 +29,15 @@ pub(crate) struct Ran(Vec<Left>);
 #[derive(Debug)]
 enum Left {
     NotRun,
-    Process { nonce: String, execution: Execution, subject: Option<Execution> },
+    Process(Box<Process>),
     Cases(Vec<Option<Execution>>),
+}
+
+#[derive(Debug)]
+struct Process {
+    nonce: String,
+    execution: Execution,
+    subject: Option<Execution>,
 }
 
 /// Runs the checks of a task.
@@ -76,13 +83,17 @@ impl Ran {
 }
 
 impl Left {
+    fn process(nonce: String, execution: Execution, subject: Option<Execution>) -> Self {
+        Self::Process(Box::new(Process { nonce, execution, subject }))
+    }
+
     fn evidence<'a>(&'a self, ground: &'a Ground, check: &'a Check) -> CheckRun<'a> {
         let evidence = match self {
             Self::NotRun => None,
-            Self::Process { nonce, execution, subject } => Some(CheckEvidence::Process(Evidence {
-                execution,
-                nonce,
-                subject: subject.as_ref(),
+            Self::Process(process) => Some(CheckEvidence::Process(Evidence {
+                execution: &process.execution,
+                nonce: &process.nonce,
+                subject: process.subject.as_ref(),
             })),
             Self::Cases(executions) => {
                 let cases = ground.cases.iter().zip(executions).map(|(case, execution)| CaseRun {
@@ -105,8 +116,7 @@ async fn pytest(
 ) -> Result<Left, Failure> {
     let module = check.run.windows(2).position(|pair| pair == ["-m", "pytest"]);
     let Some(module) = module else {
-        let detail =
-            format!("check `{}`: a pytest report needs `python3 -m pytest ...`", check.id);
+        let detail = format!("check `{}`: a pytest report needs `python3 -m pytest ...`", check.id);
         return Err(Failure::new("check_command", Phase::Prepare, Fault::Task, detail));
     };
     let nonce = nonce();
@@ -121,7 +131,7 @@ async fn pytest(
         ..Command::default()
     };
     let execution = one(ground, ground.spec(applied), command, timings).await?;
-    Ok(Left::Process { nonce, execution, subject: None })
+    Ok(Left::process(nonce, execution, None))
 }
 
 async fn exit(
@@ -132,7 +142,7 @@ async fn exit(
 ) -> Result<Left, Failure> {
     let command = plain(check, Arc::default())?;
     let execution = one(ground, ground.spec(applied), command, timings).await?;
-    Ok(Left::Process { nonce: nonce(), execution, subject: None })
+    Ok(Left::process(nonce(), execution, None))
 }
 
 /// Each case has a sandbox of its own: nothing that a program leaves behind reaches the next.
@@ -199,10 +209,11 @@ async fn sealed(
 
     let started = Instant::now();
     let ran = together(grader.run(grader_command), subject.run(subject_command)).await;
-    timings.run_ms += ms(started.elapsed());
+    let took = started.elapsed();
     let (execution, subject) = ran.map_err(|error| backend_failure(&error, Phase::Run))?;
-    let subject = subject.unwrap_or_else(|| killed(&execution, started.elapsed()));
-    Ok(Left::Process { nonce, execution, subject: Some(subject) })
+    count(timings, took, &execution);
+    let subject = subject.unwrap_or_else(|| killed(&execution, took));
+    Ok(Left::process(nonce, execution, Some(subject)))
 }
 
 /// Runs both to the end of the grader, and the subject a little longer if it needs that.
@@ -254,7 +265,7 @@ async fn guarded(
         ..Command::default()
     };
     let execution = one(ground, ground.bare(&ground.grader), command, timings).await?;
-    Ok(Left::Process { nonce, execution, subject: None })
+    Ok(Left::process(nonce, execution, None))
 }
 
 async fn create(ground: &Ground, spec: SandboxSpec) -> Result<Box<dyn Sandbox>, Failure> {
@@ -273,8 +284,16 @@ async fn one(
     timings.prepare_ms += ms(started.elapsed());
     let started = Instant::now();
     let execution = sandbox.run(command).await;
-    timings.run_ms += ms(started.elapsed());
-    execution.map_err(|error| backend_failure(&error, Phase::Run))
+    let execution = execution.map_err(|error| backend_failure(&error, Phase::Run))?;
+    count(timings, started.elapsed(), &execution);
+    Ok(execution)
+}
+
+/// Backends make most of a sandbox ready when they have its command.
+fn count(timings: &mut Timings, took: Duration, execution: &Execution) {
+    let setup = execution.usage.setup.min(took);
+    timings.prepare_ms += ms(setup);
+    timings.run_ms += ms(took - setup);
 }
 
 /// The command of a check, as its task writes it. A program without a folder is in `/usr/bin`.

@@ -70,12 +70,8 @@ impl Embedded {
             }
         }
         let (commands, receiver) = mpsc::channel(COMMANDS);
-        let writer = Writer {
-            connection,
-            commands: receiver,
-            state: Arc::clone(&state),
-            _lock: lock,
-        };
+        let writer =
+            Writer { connection, commands: receiver, state: Arc::clone(&state), _lock: lock };
         let writer = std::thread::Builder::new()
             .name("assay-journal".into())
             .spawn(move || writer.run())
@@ -148,8 +144,12 @@ impl Queue for Embedded {
         self.ask(|reply| Command::Accept { work: rows, reply }).await?
     }
 
-    async fn lease(&self) -> Lease {
-        self.state.lease().await
+    async fn ready(&self) {
+        self.state.ready().await;
+    }
+
+    async fn lease(&self) -> Option<Lease> {
+        self.state.lease()
     }
 
     async fn ended(&self) -> Vec<(Lease, EndedInQueue)> {
@@ -165,8 +165,7 @@ impl Queue for Embedded {
         });
         result.grade_id = stored.as_ref().map(|(id, _)| id.clone());
         let body = serde_json::to_string(&result).map_err(damaged)?;
-        let answer =
-            Box::new(Answer { result, body, grade: stored, cache: cache.clone() });
+        let answer = Box::new(Answer { result, body, grade: stored, cache: cache.clone() });
         let result = self.ask(|reply| Command::Complete { answer, reply }).await??;
         if let (Some(key), Some(grade)) = (cache, grade) {
             self.recent.lock().unwrap_or_else(PoisonError::into_inner).put(key, grade);
@@ -218,9 +217,7 @@ impl ResultStore for Embedded {
             // Before reading, so that no result is both read and counted as pending.
             let pending = self.state.pending(run_id);
             let run = run_id.to_owned();
-            let results = self
-                .read("read results", move |db| page(db, &run, cursor, max))
-                .await?;
+            let results = self.read("read results", move |db| page(db, &run, cursor, max)).await?;
             if let Some(last) = results.last() {
                 let cursor = last.sequence;
                 let pending = pending.min(self.state.pending(run_id));

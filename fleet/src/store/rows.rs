@@ -61,11 +61,8 @@ pub(crate) fn encode(evaluation: &Evaluation) -> Option<Row> {
     if body.external.values().any(|value| !value.is_finite()) {
         return None;
     }
-    let digest = Digest::builder()
-        .part(serde_json::to_vec(&body).ok()?)
-        .part(kind)
-        .part(&payload)
-        .finish();
+    let digest =
+        Digest::builder().part(serde_json::to_vec(&body).ok()?).part(kind).part(&payload).finish();
     let meta = Meta {
         body,
         deadline_ms: evaluation.deadline.map(to_ms),
@@ -158,7 +155,9 @@ pub(crate) fn to_ms(time: SystemTime) -> i64 {
 fn from_ms(ms: i64) -> SystemTime {
     let since = Duration::from_millis(u64::try_from(ms).unwrap_or_default());
     // A time that the platform can't express is further away than anybody waits.
-    UNIX_EPOCH.checked_add(since).unwrap_or_else(|| SystemTime::now() + Duration::from_secs(1 << 30))
+    UNIX_EPOCH
+        .checked_add(since)
+        .unwrap_or_else(|| SystemTime::now() + Duration::from_secs(1 << 30))
 }
 
 #[cfg(test)]

@@ -133,20 +133,23 @@ impl State {
         }
     }
 
-    pub(crate) async fn lease(&self) -> Lease {
+    pub(crate) async fn ready(&self) {
         loop {
             let mut changed = std::pin::pin!(self.work.notified());
             changed.as_mut().enable();
             {
-                let mut inner = self.lock();
-                if !inner.closed
-                    && let Some(lease) = inner.schedule.pop()
-                {
-                    return lease;
+                let inner = self.lock();
+                if !inner.closed && inner.schedule.len() > 0 {
+                    return;
                 }
             }
             changed.await;
         }
+    }
+
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        let mut inner = self.lock();
+        if inner.closed { None } else { inner.schedule.pop() }
     }
 
     pub(crate) async fn ended(&self) -> Vec<(Lease, EndedInQueue)> {
@@ -272,10 +275,8 @@ impl Inner {
             (evaluation.request_id.clone(), evaluation.priority, lease.deadline);
         self.stats.requested += 1;
         self.runs.entry(evaluation.run_id.clone()).or_default().pending += 1;
-        self.live.insert(
-            id.clone(),
-            Live { evaluation, cancelled, result: watch::channel(None).0 },
-        );
+        self.live
+            .insert(id.clone(), Live { evaluation, cancelled, result: watch::channel(None).0 });
         // What is not live doesn't wait, so this id is not taken.
         let _ = self.schedule.push(id, priority, deadline, lease);
     }

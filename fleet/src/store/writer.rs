@@ -128,12 +128,11 @@ impl Writer {
         // A receiver that is gone lost interest; a ticket in the message hangs up when dropped.
         match (command, effect) {
             (Command::Accept { work, reply }, Ok(Effect::Accepted(known))) => {
-                let tickets = work.into_iter().zip(known).map(|((_, evaluation), known)| {
-                    match known {
+                let tickets =
+                    work.into_iter().zip(known).map(|((_, evaluation), known)| match known {
                         Known::Unanswered => self.state.add(evaluation),
                         Known::Answered(result) => Ticket::finished(result),
-                    }
-                });
+                    });
                 let _ = reply.send(Ok(tickets.collect()));
             }
             (Command::Accept { reply, .. }, Ok(Effect::Refused(error))) => {
@@ -257,9 +256,10 @@ fn purge(transaction: &Transaction<'_>, before: SystemTime) -> rusqlite::Result<
         .query_map(params![before, PURGE as i64], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for id in &old {
-        for sql in
-            ["DELETE FROM requests WHERE request_id = ?", "DELETE FROM results WHERE request_id = ?"]
-        {
+        for sql in [
+            "DELETE FROM requests WHERE request_id = ?",
+            "DELETE FROM results WHERE request_id = ?",
+        ] {
             transaction.prepare_cached(sql)?.execute([id])?;
         }
     }

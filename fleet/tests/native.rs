@@ -1,0 +1,261 @@
+//! Real katas in real sandboxes. Skips, and says so, where the Python root filesystem is missing.
+//!
+//! This test has its own `main`, because the native backend starts its spawner from the running
+//! executable.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use assay_fleet::{
+    Backends, Evaluation, EvaluationResult, Fleet, FleetConfig, FleetHandle, OnDisconnect,
+};
+use assay_repos::{Catalog, SOURCE_CATALOG, Submission};
+use assay_rewards::{Fault, Outcome};
+use assay_sandbox::{
+    ImageRef,
+    native::{Native, NativeConfig, spawner_main_if_asked},
+};
+use common::{id, soon};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    spawner_main_if_asked();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let Some((image, digest)) = rootfs() else {
+        println!("skipped: no Python root filesystem; run `make rootfs`");
+        return ExitCode::SUCCESS;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let native = match Native::start(NativeConfig::new(dir.path().join("sandboxes"))) {
+            Ok(native) => native,
+            Err(error) => {
+                println!("skipped: no native sandboxes here: {error}");
+                return;
+            }
+        };
+        let roots = [PathBuf::from(SOURCE_CATALOG), dir.path().join("tasks")];
+        write_tasks(&roots[1]);
+        let catalog = Catalog::load(&roots, Path::new("/nonexistent"));
+        assert!(catalog.problems().is_empty(), "{:?}", catalog.problems());
+        let backends = Backends::new().with_image("python", Arc::new(native), image, digest);
+        let config = FleetConfig::new(dir.path().join("data"), Arc::new(catalog), backends);
+        let (fleet, handle) = Fleet::start(config).unwrap();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(fleet.run(stop.clone()));
+
+        katas_are_solved_by_gold_alone(&handle).await;
+        every_kind_of_task_runs(&handle).await;
+        submissions_that_cheat_or_break_earn_nothing(&handle).await;
+        a_hang_up_ends_the_run_within_a_second(&handle).await;
+        overhead_is_small(&handle).await;
+
+        stop.cancel();
+        soon("the end", running).await.unwrap();
+    });
+    ExitCode::SUCCESS
+}
+
+fn rootfs() -> Option<(ImageRef, String)> {
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    let cache = std::env::var_os("ASSAY_CACHE").map(PathBuf::from).or_else(|| {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        Some(base?.join("assay"))
+    })?;
+    let text = std::fs::read_to_string(cache.join("rootfs/python/rootfs.toml")).ok()?;
+    let facts: BTreeMap<String, String> = toml::from_str(&text).unwrap();
+    let digest = facts["digest"].clone();
+    Some((ImageRef::Rootfs { path: facts["path"].clone().into(), digest: digest.clone() }, digest))
+}
+
+/// Writes a small task of each kind.
+fn write_tasks(root: &Path) {
+    let head = "schema = 1\n[prompt]\ntemplate = \"problem.md\"\n[limits]\ncpu_s = 1\n";
+    let tasks = [
+        (
+            "function",
+            "[submission]\nkind = \"function\"\nentry = \"f\"\n\
+             [[check]]\nid = \"asserts\"\nreport = \"function\"\n",
+        ),
+        (
+            "patch",
+            "[source]\nrepository = \"./tree\"\n\
+             [submission]\nkind = \"patch\"\nextract = \"raw\"\n\
+             [[check]]\nid = \"unit\"\nreport = \"pytest\"\n\
+             run = [\"python3\", \"-m\", \"pytest\", \"test_lib.py\"]\n\
+             must_pass = [\"test_lib.py::test_add\"]\n\
+             must_keep = [\"test_lib.py::test_sub\"]\n",
+        ),
+        (
+            "program",
+            "[submission]\nkind = \"program\"\npath = \"main.py\"\n\
+             [[check]]\nid = \"io\"\nreport = \"stdio\"\nrun = [\"python3\", \"main.py\"]\n",
+        ),
+    ];
+    for (name, rest) in tasks {
+        let dir = root.join(name);
+        let toml = head.replace("schema = 1\n", &format!("schema = 1\nid = \"native.{name}\"\n"));
+        common::write(&dir.join("task.toml"), &format!("{toml}{rest}"));
+        common::write(&dir.join("problem.md"), "Solve it.\n");
+        common::write(&dir.join("tree/lib.py"), "def add(a, b):\n    return a - b\n");
+        common::write(
+            &dir.join("private/tests.py"),
+            "def test_one(f):\n    assert f(-1) == 1\n\ndef test_two(f):\n    assert f(2) == 2\n",
+        );
+        common::write(
+            &dir.join("private/tests/test_lib.py"),
+            "import lib\n\ndef test_add():\n    assert lib.add(2, 1) == 3\n\n\
+             def test_sub():\n    assert lib.add(0, 0) == 0\n",
+        );
+        for n in ["1", "22"] {
+            common::write(&dir.join(format!("private/cases/{n}.in")), &format!("{n}\n"));
+            common::write(&dir.join(format!("private/cases/{n}.out")), &format!("{n}{n}\n"));
+        }
+    }
+}
+
+async fn every_kind_of_task_runs(handle: &FleetHandle) {
+    let fix = "--- a/lib.py\n+++ b/lib.py\n@@ -1,2 +1,2 @@\n def add(a, b):\n-    return a - b\n+    return a + b\n";
+    let exits = fix.replace("a + b\n", "__import__('os')._exit(0)\n");
+    let patch = |text: &str| Submission::Patch(text.to_owned());
+    let source = |text: &str| Submission::Source(text.to_owned());
+    let rows = [
+        ("patch", patch(fix), true, 2),
+        ("patch", patch(&exits), false, 0),
+        ("program", source("x = input()\nprint(x + x)"), true, 2),
+        ("program", source("print('11')"), false, 1),
+        ("function", source("def f(x):\n    return abs(x)"), true, 2),
+        ("function", source("def f(x):\n    return 1"), false, 1),
+    ];
+    let work = rows.iter().enumerate().map(|(n, (task, submission, ..))| {
+        let task = format!("native.{task}").parse().unwrap();
+        Evaluation::new(id(&format!("kind {n}")), task, submission.clone())
+    });
+    for (result, (task, _, solved, passed)) in
+        evaluate(handle, work.collect()).await.iter().zip(rows)
+    {
+        let rewarded = result.reward.is_some_and(|reward| reward > 0.9);
+        assert_eq!(result.outcome, Outcome::Scored, "{task}: {result:#?}");
+        assert_eq!((rewarded, result.tests.passed), (solved, passed), "{task}: {result:#?}");
+    }
+    println!("ok: every kind of task runs");
+}
+
+async fn evaluate(handle: &FleetHandle, work: Vec<Evaluation>) -> Vec<Arc<EvaluationResult>> {
+    let mut results = Vec::new();
+    for mut ticket in handle.submit(work).await.unwrap() {
+        let name = format!("the result of {}", ticket.request_id());
+        results.push(soon(&name, ticket.wait()).await.unwrap());
+    }
+    results
+}
+
+async fn katas_are_solved_by_gold_alone(handle: &FleetHandle) {
+    let katas: Vec<_> =
+        handle.catalog().tasks().filter(|task| task.set == "katas").step_by(10).cloned().collect();
+    assert!(katas.len() > 5);
+    let mut work = Vec::new();
+    for task in &katas {
+        for (name, submission) in [("gold", task.gold().unwrap()), ("empty", task.empty())] {
+            let name = format!("{name} {}", task.id);
+            work.push(Evaluation::new(id(&name), task.id.clone(), submission));
+        }
+    }
+    for pair in evaluate(handle, work).await.chunks(2) {
+        let [gold, empty] = pair else { unreachable!() };
+        assert_eq!((gold.outcome, gold.reward), (Outcome::Scored, Some(1.0)), "{gold:#?}");
+        assert_ne!(empty.reward, Some(1.0), "{empty:#?}");
+    }
+    println!("ok: gold solves {} katas, nothing doesn't", katas.len());
+}
+
+async fn submissions_that_cheat_or_break_earn_nothing(handle: &FleetHandle) {
+    let task: assay_repos::TaskId = "native.function".parse().unwrap();
+    // What it does, its source, and the failure that is reported.
+    let rows = [
+        ("wrong", "def f(x):\n    return 3", None),
+        (
+            "equal to all",
+            "class E:\n    def __eq__(self, o): return True\ndef f(x):\n    return E()",
+            None,
+        ),
+        ("exits at import", "import os\nos._exit(0)", None),
+        ("exits when called", "import os\ndef f(x):\n    os._exit(0)", None),
+        ("syntax error", "def f(x:", None),
+        ("prints", "print('PASSED')\ndef f(x):\n    print('{}')\n    return None", None),
+        ("loops", "def f(x):\n    while True: pass", Some("cpu_limit")),
+        ("eats", "def f(x):\n    return [0] * 10**10", None),
+        ("reads the tests", "def f(x):\n    return open('/assay/tests.py').read()", None),
+    ];
+    let work = rows.iter().map(|(name, source, _)| {
+        Evaluation::new(id(name), task.clone(), Submission::Source((*source).into()))
+    });
+    for (result, (name, _, kind)) in evaluate(handle, work.collect()).await.iter().zip(rows) {
+        assert_eq!(
+            (result.outcome, result.reward),
+            (Outcome::Scored, Some(0.0)),
+            "{name} {result:#?}"
+        );
+        let failure = result.failure.as_ref();
+        assert!(failure.is_none_or(|f| f.fault == Fault::Submission), "{name}: {failure:?}");
+        if kind.is_some() {
+            assert_eq!(failure.map(|failure| failure.kind.as_str()), kind, "{name}: {failure:?}");
+        }
+    }
+    println!("ok: {} submissions that cheat or break earn nothing", rows.len());
+}
+
+async fn a_hang_up_ends_the_run_within_a_second(handle: &FleetHandle) {
+    let source = "import time\ndef f(x):\n    time.sleep(100)";
+    let work = Evaluation {
+        on_disconnect: OnDisconnect::Cancel,
+        ..Evaluation::new(
+            id("hangs"),
+            "native.function".parse().unwrap(),
+            Submission::Source(source.into()),
+        )
+    };
+    let ticket = handle.submit(vec![work]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let started = Instant::now();
+    drop(ticket);
+    let result = soon("the end", handle.wait(&id("hangs"))).await.unwrap().unwrap();
+    assert_eq!(result.outcome, Outcome::Cancelled);
+    assert!(started.elapsed() < Duration::from_secs(1), "took {:?}", started.elapsed());
+    println!("ok: a hang-up ends the run within a second");
+}
+
+/// Prints where the time of a kata goes; fails where our own part is out of all proportion.
+async fn overhead_is_small(handle: &FleetHandle) {
+    let task = handle.catalog().get(&"native.function".parse().unwrap()).unwrap().clone();
+    let mut ours = Vec::new();
+    let mut whole = Vec::new();
+    for n in 0..20 {
+        let source = Submission::Source(format!("def f(x):\n    return abs(x)  # {n}\n"));
+        let work = Evaluation::new(id(&format!("timed {n}")), task.id.clone(), source);
+        let started = Instant::now();
+        let result = evaluate(handle, vec![work]).await.remove(0);
+        let took = started.elapsed().as_secs_f64() * 1e3;
+        let timings = result.timings;
+        whole.push(took);
+        ours.push(took - timings.prepare_ms - timings.run_ms);
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let (ours, whole) = (median(ours), median(whole));
+    println!("ok: a kata takes {whole:.1} ms, {ours:.2} ms of it outside of the sandboxes");
+    assert!(ours < 50.0, "{ours} ms of overhead");
+}
