@@ -29,12 +29,17 @@ fn of_set<'c>(catalog: &'c Catalog, set: &str) -> Vec<&'c Arc<Task>> {
     tasks
 }
 
+fn mutations(catalog: &Catalog) -> impl Iterator<Item = &Arc<Task>> {
+    catalog.tasks().filter(|task| task.tags.iter().any(|tag| tag == "mutation"))
+}
+
 #[test]
 fn every_task_loads() {
     let catalog = catalog();
     let problems: Vec<_> = catalog.problems().iter().map(ToString::to_string).collect();
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    for (set, least) in [("toolz", 10), ("inflection", 10), ("inflection-docker", 1)] {
+    for (set, least) in [("katas", 74), ("toolz", 10), ("inflection", 10), ("inflection-docker", 1)]
+    {
         assert!(of_set(&catalog, set).len() >= least, "{set}");
     }
 }
@@ -58,10 +63,25 @@ fn katas_have_gold_and_differ() {
 }
 
 #[test]
+fn other_tasks_have_gold_too() {
+    let catalog = catalog();
+    for task in catalog.tasks().filter(|task| matches!(task.set.as_str(), "programs" | "roman")) {
+        let revision = task.revision().unwrap();
+        let applied = apply(task, &revision, &task.gold().unwrap()).unwrap();
+        assert_eq!((applied.changes.len(), applied.flags.len()), (1, 0), "{}", task.id);
+        let checked = match task.submission.kind {
+            SubmissionKind::Program => task.stdio_cases().unwrap().len(),
+            _ => task.trusted_overlay(&revision).unwrap().len(),
+        };
+        assert!(checked > 0, "{}", task.id);
+    }
+}
+
+#[test]
 fn patch_tasks_agree_with_their_locks() {
     let catalog = catalog();
     let mut seen = BTreeSet::new();
-    for task in catalog.tasks().filter(|task| task.submission.kind == SubmissionKind::Patch) {
+    for task in mutations(&catalog) {
         let (id, lock) = (&task.id, task.lock.as_ref().unwrap());
         let text = String::from_utf8(task.private_file("expected.lock.json").unwrap()).unwrap();
         assert_eq!(lock.to_json(), text, "{id}: the lock is written as we write it");
@@ -86,7 +106,7 @@ fn patch_tasks_agree_with_their_locks() {
 #[test]
 fn gold_patches_restore_the_release() {
     let catalog = catalog();
-    for task in catalog.tasks().filter(|task| task.submission.kind == SubmissionKind::Patch) {
+    for task in mutations(&catalog) {
         if let Err(error) = task.available() {
             println!("skipped: {error}");
             return;

@@ -378,6 +378,11 @@ must_keep = ["x"]
     let asked = &task.messages().unwrap()[0].content;
     assert_eq!(asked, "Write f.\n\n`lib.py`:\n\n```python\nx = 1\n```");
     assert_eq!(task.prompt_digest().unwrap(), task.prompt_digest().unwrap());
+    let function = GOOD.replace("[prompt]", "[limits]\nwall_s = 9\n[prompt]");
+    write_task(&dir.path().join("f"), &function);
+    let catalog = load(dir.path());
+    let limits = catalog.get(&"set.good".parse().unwrap()).unwrap().limits;
+    assert_eq!((limits.wall_s, limits.cpu_s, limits.memory_mb), (9.0, 5.0, 256));
     let lock = task.lock.clone().unwrap();
     assert_eq!(serde_json::from_str::<assay_repos::Lock>(&lock.to_json()).unwrap(), lock);
 }

@@ -100,7 +100,6 @@ impl Files {
              split = \"held_out\"\n\
              \n[prompt]\ntemplate = \"problem.md\"\n\
              \n[submission]\nkind = \"function\"\nentry = \"{entry}\"\nextract = \"fence\"\n\
-             \n[limits]\nwall_s = 30\ncpu_s = 20\n\
              \n[[check]]\nid = \"check\"\nreport = \"function\"\n",
             row.task_id
         );

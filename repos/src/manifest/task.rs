@@ -111,9 +111,10 @@ impl Reader<'_> {
                 None
             }
         };
-        let limits = top.table("limits").map_or_else(TaskLimits::default, limits);
-        let checks = top.tables("check");
         let kind = submission.as_ref().map(|submission| submission.kind);
+        let default = TaskLimits::for_kind(kind.unwrap_or(SubmissionKind::Patch));
+        let limits = top.table("limits").map_or(default, |fields| limits(fields, default));
+        let checks = top.tables("check");
         let checks = self.checks(checks, &top, kind);
         let mode = self.mode(mode, &checks);
         top.finish();
@@ -494,9 +495,8 @@ impl Reader<'_> {
     }
 }
 
-fn limits(mut fields: Fields<'_>) -> TaskLimits {
+fn limits(mut fields: Fields<'_>, default: TaskLimits) -> TaskLimits {
     const DAY_S: f64 = 86_400.0;
-    let default = TaskLimits::default();
     let limits = TaskLimits {
         wall_s: fields.amount("wall_s", DAY_S).map_or(default.wall_s, |at| at.value),
         cpu_s: fields.amount("cpu_s", DAY_S).map_or(default.cpu_s, |at| at.value),
