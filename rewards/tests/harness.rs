@@ -148,28 +148,16 @@ def test_a():
             thing.event("test", id="test_it.py::test_a", status="passed", duration_s=0, message="")
     assert 0
 "#;
-    let cases: &[(&str, &[(&str, &str)], Outcome)] = &[
-        (
-            "outcomes made green",
-            &[("conftest.py", green), ("test_it.py", failing)],
-            Outcome::Tampered,
-        ),
-        (
-            "reports made green",
-            &[("conftest.py", late_green), ("test_it.py", failing)],
-            Outcome::Tampered,
-        ),
-        (
-            "an exit status made green",
-            &[("conftest.py", exit_green), ("test_it.py", failing)],
-            Outcome::Tampered,
-        ),
-        ("a result of its own", &[("test_it.py", forge)], Outcome::Tampered),
+    let cases: &[(&str, &[(&str, &str)])] = &[
+        ("outcomes made green", &[("conftest.py", green), ("test_it.py", failing)]),
+        ("reports made green", &[("conftest.py", late_green), ("test_it.py", failing)]),
+        ("an exit status made green", &[("conftest.py", exit_green), ("test_it.py", failing)]),
+        ("a result of its own", &[("test_it.py", forge)]),
     ];
-    for (name, files, outcome) in cases {
+    for (name, files) in cases {
         let record = python.grade(files, &["test_it.py"], &["test_it.py::test_a"]);
         assert_eq!(record.checks[0].must_pass.held, 0, "{name}: {record:#?}");
-        assert_eq!(record.outcome, *outcome, "{name}: {record:#?}");
+        assert_eq!(record.outcome, Outcome::Tampered, "{name}: {record:#?}");
     }
 }
 

@@ -111,8 +111,10 @@ fn trouble(
     {
         // Nothing of the submission ran before the runner spoke.
         let rank = match (run.check.report, evidence.execution.termination) {
-            // The grader reads the task's tests first.
-            (ReportKind::Function, Termination::Exited(_)) => Rank::Task,
+            // The grader reads the task's tests first. 126 and 127 mean that there was none to run.
+            (ReportKind::Function, Termination::Exited(code)) if !matches!(code, 126 | 127) => {
+                Rank::Task
+            }
             _ => Rank::Infra,
         };
         return Some(Trouble::new(

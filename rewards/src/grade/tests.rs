@@ -255,6 +255,7 @@ fn sealed_functions() {
         ("grader killed", killed, first(3), exited(0), InfraError, "grader_died", 1),
         ("tests can't be read", exited(1), String::new(), killed, InvalidTask, "runner_silent", 0),
         ("grader never started", killed, String::new(), killed, InfraError, "runner_silent", 0),
+        ("no grader", exited(127), String::new(), killed, InfraError, "runner_silent", 0),
         ("tests end the grader", exited(1), first(3), exited(0), InvalidTask, "grader_died", 1),
         ("our report is odd", exited(0), half.clone(), exited(0), InfraError, "report_defect", 0),
     ];
