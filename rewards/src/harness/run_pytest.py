@@ -21,6 +21,9 @@ os.close(3)
 
 import pytest  # noqa: E402
 
+# As `python -m pytest` has it, but last: the work tree shadows nothing of the image.
+sys.path.append(os.getcwd())
+
 MESSAGE_LIMIT = 2000
 
 
