@@ -14,7 +14,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::gguf::LoadError;
 use crate::model::{ModelConfig, NamedTensors};
@@ -92,11 +92,11 @@ impl Checkpoints {
         remove(&partial)?;
         std::fs::create_dir_all(&partial).map_err(io(&partial))?;
         let masters: NamedTensors = names(adam).zip(adam.master_views()).collect();
-        weights::save_hf(&partial, config, &masters, tokenizer, Kind::Float)?;
+        weights::save_hf(&partial, config, &masters, Some(tokenizer))?;
         let path = partial.join("optimizer.safetensors");
-        let moments = [("first", adam.first.shallow_clone()), ("second", adam.second.shallow_clone())]
-            .map(|(name, moment)| (name.to_owned(), moment.to_device(tch::Device::Cpu)));
-        weights::write_safetensors(&path, &moments)?;
+        let moments = [("first", &adam.first), ("second", &adam.second)];
+        let moments = moments.map(|(name, moment)| (name, moment.to_device(tch::Device::Cpu)));
+        Tensor::write_safetensors(&moments, &path).map_err(|error| io(&path)(std::io::Error::other(error)))?;
         let path = partial.join("resume.json");
         let text = serde_json::to_string_pretty(resume).expect("numbers and strings are JSON");
         std::fs::write(&path, text).map_err(io(&path))?;
@@ -147,7 +147,13 @@ impl Checkpoints {
 pub fn restore(folder: &Path, resume: &Resume, adam: &mut AdamW) -> Result<(), CheckpointError> {
     let path = folder.join("optimizer.safetensors");
     let malformed = |detail: String| CheckpointError::Malformed { path: path.clone(), detail };
-    for (name, tensor) in weights::read_safetensors(&path)? {
+    let tensors = Tensor::read_safetensors(&path).map_err(|error| malformed(error.to_string()))?;
+    for name in ["first", "second"] {
+        if tensors.iter().all(|(found, _)| found != name) {
+            return Err(malformed(format!("expected tensor `{name}`")));
+        }
+    }
+    for (name, tensor) in tensors {
         let target = match name.as_str() {
             "first" => &mut adam.first,
             "second" => &mut adam.second,

@@ -304,7 +304,8 @@ impl Config {
         Self::parse(&place, &text, sets)
     }
 
-    fn parse(place: &str, text: &str, sets: &[String]) -> Result<Self, ConfigError> {
+    /// As [`Self::load`], of a text that messages call `place`.
+    pub fn parse(place: &str, text: &str, sets: &[String]) -> Result<Self, ConfigError> {
         let parse_error = |place: String, error: &toml::de::Error| ConfigError::Parse {
             message: suggest(error.message()),
             place,

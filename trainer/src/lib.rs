@@ -7,6 +7,7 @@
 pub mod advantage;
 mod attention;
 pub mod batch;
+pub mod bench;
 mod cache;
 pub mod checkpoint;
 pub mod cli;

@@ -6,7 +6,7 @@
 //! from the masters after each step, so updates too small for bf16 add up instead of vanishing.
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Elements that the CPU updates at a time: the four streams of a piece stay in the L2 cache.
 const CPU_PIECE: i64 = 1 << 17;
@@ -163,6 +163,8 @@ impl AdamW {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     #[derive(Deserialize)]

@@ -7,7 +7,7 @@ use crate::config::SamplingConfig;
 use crate::environment::{Answer, Answers, Environment, EnvironmentError, Phase, Task};
 use crate::model::{Model, ModelError};
 use crate::sample::{Completion, FinishReason, SampleParams, sample};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// What to draw.
 #[derive(Clone, Debug)]
@@ -45,6 +45,14 @@ pub enum RolloutError {
     /// The model could not sample.
     #[error("sampling failed")]
     Sample(#[source] ModelError),
+    /// The task's messages can't be put to the model.
+    #[error("prompt of task {task}")]
+    Prompt {
+        /// The task's id.
+        task: String,
+        /// Why.
+        source: TokenizerError,
+    },
     /// The environment could not evaluate.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
@@ -59,8 +67,11 @@ pub fn rollout(
     progress: &dyn Fn(usize, usize),
 ) -> Result<(Vec<Rollout>, Spent), RolloutError> {
     let started = Instant::now();
-    let prompts: Vec<Vec<i64>> =
-        draw.tasks.iter().map(|task| prompt(tokenizer, task, &draw.sampling.prefill)).collect();
+    let prompts = draw.tasks.iter().map(|task| {
+        prompt(tokenizer, task, &draw.sampling.prefill)
+            .map_err(|source| RolloutError::Prompt { task: task.id.clone(), source })
+    });
+    let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
     let params = SampleParams {
         temperature: draw.temperature,
         top_p: 1.0,
@@ -122,10 +133,11 @@ pub fn rollout(
     Ok((rollouts, spent))
 }
 
-fn prompt(tokenizer: &Tokenizer, task: &Task, prefill: &str) -> Vec<i64> {
+/// The ids that the policy reads before it answers.
+pub fn prompt(tokenizer: &Tokenizer, task: &Task, prefill: &str) -> Result<Vec<i64>, TokenizerError> {
     let messages: Vec<(&str, &str)> =
         task.messages.iter().map(|message| (message.role.as_str(), message.content.as_str())).collect();
-    tokenizer.encode(&(tokenizer.render_chat(&messages) + prefill))
+    tokenizer.encode(&(tokenizer.render_chat(&messages)? + prefill))
 }
 
 fn answer(completion: &Completion, prefill: &str) -> Answer {

@@ -264,6 +264,11 @@ impl Tokenizer {
             .map_err(text)
     }
 
+    /// The same tokenizer with other ids that end a generation.
+    pub fn with_eos(self, eos: Vec<i64>) -> Self {
+        Self { eos, ..self }
+    }
+
     /// Ids that end a generation.
     pub fn eos(&self) -> &[i64] {
         &self.eos

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use crate::environment::{Answers, Environment, EnvironmentError, Message, Task, Verdict, Verdicts};
 
 /// Letters of a word.
-pub const LENGTH: usize = 3;
+pub const LENGTH: usize = 2;
 /// The alphabet.
 const LETTERS: &[u8] = b"abcdef";
 
@@ -76,12 +76,12 @@ mod tests {
         let all = toy.task_ids("", "").unwrap();
         let train = toy.task_ids("", "train").unwrap();
         let held_out = toy.task_ids("", "held_out").unwrap();
-        assert_eq!((all.len(), train.len(), held_out.len()), (216, 144, 72));
+        assert_eq!((all.len(), train.len(), held_out.len()), (36, 24, 12));
         assert!(train.iter().all(|id| !held_out.contains(id)));
-        assert_eq!(toy.task("reverse.abc").unwrap().messages[0].content, "abc>");
-        assert!(toy.task("reverse.xyz").is_err() && toy.task("abc").is_err());
-        for (answer, reward) in [("cba", 1.0), ("cbx", 2.0 / 3.0), ("", 0.0), ("cbabab", 0.5), ("abc", 1.0 / 3.0)] {
-            assert_eq!(verdict(b"cba", answer.as_bytes()).reward, Some(reward), "{answer}");
+        assert_eq!(toy.task("reverse.ab").unwrap().messages[0].content, "ab>");
+        assert!(toy.task("reverse.xy").is_err() && toy.task("ab").is_err());
+        for (answer, reward) in [("ba", 1.0), ("bx", 0.5), ("", 0.0), ("babb", 0.5), ("ab", 0.0)] {
+            assert_eq!(verdict(b"ba", answer.as_bytes()).reward, Some(reward), "{answer}");
         }
     }
 }
