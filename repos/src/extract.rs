@@ -250,4 +250,13 @@ mod tests {
             found.iter().map(|(p, c)| (p.to_str().unwrap(), c.as_slice())).collect();
         assert_eq!(names, [("a/b.py", &b"x\n"[..]), ("c.py", b"y\n"), ("d.py", b"z\n")]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text in "(?s)([`~]{2,4}|[<>=]{7}| SEARCH|\\n|--- |\\+\\+\\+ |diff --git|.){0,60}") {
+            let _ = (fence(&text), diff(&text), search_replace(&text), files(&text));
+            // What comes out is always a part of what went in.
+            proptest::prop_assert!(text.contains(fence(&text)));
+        }
+    }
 }

@@ -18,7 +18,7 @@ template = "problem.md"
 kind = "patch"
 extract = "EXTRACT"
 max_bytes = MAX_BYTES
-deny = ["secret/**", "*.lock"]
+deny = ["DENIED", "*.lock"]
 deny_action = "ACTION"
 [[check]]
 id = "unit"
@@ -34,6 +34,10 @@ struct Fixture {
 
 impl Fixture {
     fn new(extract: &str, action: &str, max_bytes: u64) -> Self {
+        Self::with(extract, action, max_bytes, "secret/**")
+    }
+
+    fn with(extract: &str, action: &str, max_bytes: u64, denied: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let files: &[(&str, &[u8])] = &[
             ("problem.md", b"Fix it.\n"),
@@ -61,6 +65,7 @@ impl Fixture {
         let text = TASK
             .replace("EXTRACT", extract)
             .replace("ACTION", action)
+            .replace("DENIED", denied)
             .replace("MAX_BYTES", &max_bytes.to_string());
         fs::write(dir.path().join("a/task.toml"), text).unwrap();
         let catalog = Catalog::load(&[dir.path().to_owned()], dir.path());
@@ -346,6 +351,13 @@ fn what_touches_denied_paths_is_left_out_or_rejected() {
             }
         }
     }
+}
+
+#[test]
+fn a_task_may_reject_what_touches_its_tests() {
+    let fixture = Fixture::with("raw", "reject", 1_000_000, "tests/**");
+    let rejection = fixture.patch(&edit("tests/test_a.py", "@@ -1 +1 @@\n-one\n+x\n")).unwrap_err();
+    assert_eq!(rejection.kind, RejectionKind::Denied, "{rejection}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
 
 /// Whether `path` is a file that configures pytest or starts with it.
 pub(crate) fn configures_runner(path: &Path) -> bool {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 8] = [
         "conftest.py",
         "pytest.ini",
         ".pytest.ini",
@@ -27,7 +27,6 @@ pub(crate) fn configures_runner(path: &Path) -> bool {
         "tox.ini",
         "setup.cfg",
         "pyproject.toml",
-        ".coveragerc",
     ];
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| NAMES.contains(&name))
 }
@@ -113,6 +112,12 @@ impl<'a> Gate<'a> {
     }
 
     fn denied(&self, path: &Path) -> Result<Option<Reason>, ApplyError> {
+        const DENIED: Reason = ("patch.denied_path", "is denied by the task");
+        let submission = &self.task.submission;
+        let denied = submission.deny.is_match(path);
+        if denied && submission.deny_action == DenyAction::Reject {
+            return Ok(Some(DENIED));
+        }
         // The trusted copy goes on last anyway: whatever is done to tests has no effect.
         if self.task.tests.is_match(path) {
             return Ok(Some(("patch.touches_tests", "is restored from the task's own copy")));
@@ -125,8 +130,7 @@ impl<'a> Gate<'a> {
                 return Ok(Some(("patch.shadows_module", "shadows a module of the test runner")));
             }
         }
-        let denied = self.task.submission.deny.is_match(path);
-        Ok(denied.then_some(("patch.denied_path", "is denied by the task")))
+        Ok(denied.then_some(DENIED))
     }
 
     /// Whether `path` would be imported instead of a module that the runner needs. Anything on

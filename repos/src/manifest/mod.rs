@@ -1,5 +1,6 @@
 //! Reads `task.toml` and `repository.toml`.
 
+mod check;
 mod fields;
 mod package;
 mod task;

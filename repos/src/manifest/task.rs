@@ -1,7 +1,7 @@
 //! `task.toml`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     ops::Range,
     path::{Path, PathBuf},
@@ -12,9 +12,8 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::fields::{At, Document, Fields, suggestion};
 use crate::{
-    Check, DenyAction, Extract, Language, LoadProblem, Lock, Mode, MustKeep, Package, Prompt,
-    ReportKind, Source, Split, SubmissionKind, SubmissionRule, Task, TaskId, TaskLimits,
-    task::Memo, tree,
+    DenyAction, Extract, Language, LoadProblem, Lock, Mode, Package, Prompt, Source, Split,
+    SubmissionKind, SubmissionRule, Task, TaskId, TaskLimits, task::Memo, tree,
 };
 
 /// What a task may refer to.
@@ -72,14 +71,15 @@ fn read_lock(dir: &Path) -> Result<Option<Lock>, Vec<LoadProblem>> {
     })
 }
 
-struct Reader<'a> {
-    dir: &'a Path,
+/// A `task.toml` being read.
+pub(super) struct Reader<'a> {
+    pub(super) dir: &'a Path,
     context: &'a Context<'a>,
     document: &'a Document<'a>,
 }
 
 impl Reader<'_> {
-    fn problem(&self, span: &Range<usize>, message: impl Into<String>) {
+    pub(super) fn problem(&self, span: &Range<usize>, message: impl Into<String>) {
         self.document.problem(span, message);
     }
 
@@ -335,164 +335,6 @@ impl Reader<'_> {
             deny_action: deny_action.map_or(DenyAction::DropAndFlag, |at| at.value),
         })
     }
-
-    fn checks(
-        &self,
-        tables: Vec<Fields<'_>>,
-        top: &Fields<'_>,
-        kind: Option<SubmissionKind>,
-    ) -> Vec<Check> {
-        if tables.is_empty() {
-            self.problem(top.span(), "the file has no `[[check]]`: nothing would be run");
-        }
-        let mut ids = BTreeSet::new();
-        let mut checks = Vec::new();
-        for fields in tables {
-            if let Some(check) = self.check(fields, kind, &mut ids) {
-                checks.push(check);
-            }
-        }
-        checks
-    }
-
-    fn check<'f>(
-        &self,
-        mut fields: Fields<'f>,
-        kind: Option<SubmissionKind>,
-        ids: &mut BTreeSet<&'f str>,
-    ) -> Option<Check> {
-        let id = fields.required_text("id");
-        if let Some(id) = &id {
-            if !is_identifier(id.value) {
-                let message = format!("`id` is `{}`: letters, digits and `_` alone", id.value);
-                self.problem(&id.span, message);
-            }
-            if !ids.insert(id.value) {
-                self.problem(&id.span, format!("two checks are called `{}`", id.value));
-            }
-        }
-        let run = fields.texts("run").unwrap_or_default();
-        let report = self.report(&mut fields);
-        let must_pass = fields.texts("must_pass").unwrap_or_default();
-        let mut seen = BTreeSet::new();
-        for test in &must_pass {
-            if !seen.insert(test.value) {
-                self.problem(&test.span, format!("`must_pass` names `{}` twice", test.value));
-            }
-        }
-        let must_keep = match fields.text_or_texts("must_keep") {
-            None => MustKeep::Nothing,
-            Some(Err(tests)) => {
-                MustKeep::Tests(tests.iter().map(|test| test.value.to_owned()).collect())
-            }
-            Some(Ok(word)) if word.value == "lock" => MustKeep::Lock,
-            Some(Ok(word)) => {
-                let message = "`must_keep` is `lock`, which means the passing tests of \
-                               private/expected.lock.json, or a list of tests";
-                self.problem(&word.span, message);
-                MustKeep::Nothing
-            }
-        };
-        let span = fields.span().clone();
-        fields.finish();
-        let report = report?;
-        self.fits(&report, &run, kind, &span);
-        Some(Check {
-            id: id?.value.to_owned(),
-            run: run.iter().map(|word| word.value.to_owned()).collect(),
-            report: report.value,
-            must_pass: must_pass.iter().map(|test| test.value.to_owned()).collect(),
-            must_keep,
-        })
-    }
-
-    fn report(&self, fields: &mut Fields<'_>) -> Option<At<ReportKind>> {
-        const LATER: &[&str] =
-            &["unittest", "junit", "cargo", "nextest", "go-json", "node", "tap", "gtest"];
-        fields.require("report");
-        let text = fields.text("report")?;
-        if LATER.contains(&text.value) || text.value.starts_with("log:") {
-            let message = format!(
-                "`report` is `{}`, which this version does not read yet: one of pytest, function, stdio, exit",
-                text.value
-            );
-            self.problem(&text.span, message);
-            return None;
-        }
-        fields.word("report", ReportKind::ALL, ReportKind::as_str)
-    }
-
-    /// Checks that report, command, submission and files of the task fit together.
-    fn fits(
-        &self,
-        report: &At<ReportKind>,
-        run: &[At<&str>],
-        kind: Option<SubmissionKind>,
-        span: &Range<usize>,
-    ) {
-        let needs = |wanted: SubmissionKind| {
-            if let Some(kind) = kind
-                && kind != wanted
-            {
-                let message =
-                    format!("`report` is `{}`, which is for `kind = \"{wanted}\"`", report.value);
-                self.problem(&report.span, message);
-            }
-        };
-        let has = |name: &str| self.dir.join(name).is_file();
-        match report.value {
-            ReportKind::Function => {
-                needs(SubmissionKind::Function);
-                if let Some(word) = run.first() {
-                    self.problem(
-                        &word.span,
-                        "a `function` check has no `run`: our grader calls it",
-                    );
-                }
-                if !has("private/tests.py") {
-                    self.problem(&report.span, "a `function` check needs private/tests.py");
-                }
-            }
-            ReportKind::Pytest => {
-                let words: Vec<_> = run.iter().map(|word| word.value).collect();
-                if !matches!(words.as_slice(), ["python" | "python3", "-m", "pytest", _, ..]) {
-                    let span = run.first().map_or(span, |word| &word.span);
-                    let message =
-                        "a `pytest` check runs `[\"python3\", \"-m\", \"pytest\", FILE...]`";
-                    self.problem(span, message);
-                }
-            }
-            ReportKind::Stdio | ReportKind::Exit => {
-                if run.is_empty() {
-                    self.problem(span, format!("a `{}` check needs a `run`", report.value));
-                }
-                if report.value == ReportKind::Stdio && !has_cases(&self.dir.join("private/cases"))
-                {
-                    let message = "a `stdio` check needs private/cases/NAME.in and NAME.out";
-                    self.problem(&report.span, message);
-                }
-            }
-        }
-    }
-
-    fn mode(&self, written: Option<At<Mode>>, checks: &[Check]) -> Mode {
-        let open = checks
-            .iter()
-            .find(|check| matches!(check.report, ReportKind::Pytest | ReportKind::Exit));
-        match (written, open) {
-            (Some(at), Some(check)) if at.value == Mode::Sealed => {
-                let message = format!(
-                    "`mode` is `sealed`, but check `{}` brings its tests to the code: `guarded`",
-                    check.id
-                );
-                self.problem(&at.span, message);
-                Mode::Guarded
-            }
-            (Some(at), _) => at.value,
-            (None, Some(_)) => Mode::Guarded,
-            (None, None) => Mode::Sealed,
-        }
-    }
 }
 
 fn limits(mut fields: Fields<'_>, default: TaskLimits) -> TaskLimits {
@@ -519,17 +361,8 @@ fn glob_set(globs: &[Glob]) -> GlobSet {
     builder.build().unwrap_or_default()
 }
 
-fn is_identifier(text: &str) -> bool {
+pub(super) fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-fn has_cases(dir: &Path) -> bool {
-    let Ok(files) = tree::walk(dir) else { return false };
-    let names: BTreeSet<_> = files.iter().map(|entry| entry.path.as_path()).collect();
-    let inputs = names.iter().filter(|path| path.extension().is_some_and(|ending| ending == "in"));
-    let mut inputs = inputs.peekable();
-    inputs.peek().is_some()
-        && inputs.all(|path| names.contains(path.with_extension("out").as_path()))
 }

@@ -1,5 +1,9 @@
 //! A task: a problem, how a submission is read, what is run and how much it may use.
 
+mod limits;
+mod lock;
+mod words;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -13,6 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Change, Digest, Revision, Source, SourceError, Submission, TaskId, deny, prompt, tree,
 };
+
+pub use limits::TaskLimits;
+pub use lock::{Lock, LockedTest};
+pub use words::{DenyAction, Extract, Language, Mode, ReportKind, Split, SubmissionKind};
 
 /// A task directory that was read and found valid.
 #[derive(Clone, Debug)]
@@ -52,100 +60,6 @@ pub struct Task {
     /// The task directory.
     pub dir: PathBuf,
     pub(crate) memo: Memo,
-}
-
-/// What a task may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Split {
-    /// Training.
-    Train,
-    /// Measuring alone.
-    HeldOut,
-    /// The task doesn't say.
-    None,
-}
-
-/// The language of a task's code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Language {
-    Python,
-    Rust,
-    Go,
-    Javascript,
-    Typescript,
-    Java,
-    C,
-    Cpp,
-    Shell,
-}
-
-/// What a policy hands in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubmissionKind {
-    /// A change to the revision.
-    Patch,
-    /// Whole files.
-    Files,
-    /// The source of one function, with what it needs.
-    Function,
-    /// The source of a program.
-    Program,
-    /// The end state of an episode.
-    Episode,
-}
-
-/// How a submission is taken out of a raw completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Extract {
-    /// The completion is the submission.
-    Raw,
-    /// The first fenced block, else the whole text.
-    Fence,
-    /// The first unified diff, fenced or not.
-    Diff,
-    /// Blocks of `<<<<<<< SEARCH`, `=======`, `>>>>>>> REPLACE`, each after its path.
-    SearchReplace,
-    /// Fenced blocks, each after its path.
-    Files,
-}
-
-/// What happens to the part of a submission that touches a denied path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DenyAction {
-    /// It is left out, and a flag says so.
-    DropAndFlag,
-    /// The whole submission is rejected.
-    Reject,
-}
-
-/// Whether expected values ever enter the process of the code under test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// They don't: a verdict can't be forged.
-    Sealed,
-    /// They do: forging is made evident.
-    Guarded,
-}
-
-/// How the results of a check are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReportKind {
-    /// Events of our pytest runner.
-    Pytest,
-    /// Events of our grader, which calls the submission's function in another sandbox.
-    Function,
-    /// stdout, compared with `private/cases/NAME.out`.
-    Stdio,
-    /// The exit status: 0 passes.
-    Exit,
 }
 
 /// The tests that must not get worse.
@@ -202,151 +116,6 @@ pub struct SubmissionRule {
     pub deny_globs: Vec<String>,
     /// What happens when it does.
     pub deny_action: DenyAction,
-}
-
-/// What a check may use.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskLimits {
-    /// Wall-clock time in seconds.
-    pub wall_s: f64,
-    /// CPU time of all processes together, in seconds.
-    pub cpu_s: f64,
-    /// Memory of all processes together, in MiB.
-    pub memory_mb: u64,
-    /// Processes and threads at the same time.
-    pub pids: u64,
-    /// Output kept of each stream, in KiB.
-    pub output_kb: u64,
-    /// Writable disk, in MiB.
-    pub disk_mb: u64,
-    /// Writable files.
-    pub inodes: u64,
-}
-
-impl Default for TaskLimits {
-    fn default() -> Self {
-        Self {
-            wall_s: 60.0,
-            cpu_s: 60.0,
-            memory_mb: 1024,
-            pids: 128,
-            output_kb: 1024,
-            disk_mb: 256,
-            inodes: 20_000,
-        }
-    }
-}
-
-impl TaskLimits {
-    /// Returns what holds for tasks of this kind that don't say otherwise: a function that is
-    /// called a few times needs less than a test suite.
-    #[must_use]
-    pub fn for_kind(kind: SubmissionKind) -> Self {
-        match kind {
-            SubmissionKind::Function => {
-                Self { wall_s: 15.0, cpu_s: 5.0, memory_mb: 256, ..Self::default() }
-            }
-            _ => Self::default(),
-        }
-    }
-}
-
-/// Gives an enum its words: as files, records and the wire write them.
-macro_rules! words {
-    ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
-        impl $type {
-            /// Every value, in order.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// Returns the word for it.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
-            }
-
-            /// Returns what `word` means, if anything.
-            #[must_use]
-            pub fn from_word(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$variant),)+ _ => None }
-            }
-        }
-
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
-
-words!(Split { Train = "train", HeldOut = "held_out", None = "none" });
-words!(Language {
-    Python = "python", Rust = "rust", Go = "go", Javascript = "javascript",
-    Typescript = "typescript", Java = "java", C = "c", Cpp = "cpp", Shell = "shell",
-});
-words!(SubmissionKind {
-    Patch = "patch", Files = "files", Function = "function", Program = "program",
-    Episode = "episode",
-});
-words!(Extract {
-    Raw = "raw", Fence = "fence", Diff = "diff", SearchReplace = "search_replace", Files = "files",
-});
-words!(DenyAction { DropAndFlag = "drop_and_flag", Reject = "reject" });
-words!(Mode { Sealed = "sealed", Guarded = "guarded" });
-words!(ReportKind {
-    Pytest = "pytest", Function = "function", Stdio = "stdio", Exit = "exit",
-});
-
-/// What `assay task validate` found: the status of every test without and with the gold
-/// submission. The file is `private/expected.lock.json`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lock {
-    /// The format, 1.
-    pub schema: u32,
-    /// By check, by test.
-    pub checks: BTreeMap<String, BTreeMap<String, LockedTest>>,
-}
-
-/// The status of one test in a [`Lock`]: `passed`, `failed`, `error`, `skipped`, `xfailed`,
-/// `xpassed`, `timeout` or `missing`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LockedTest {
-    /// Without a submission.
-    pub base: String,
-    /// With the gold submission.
-    pub gold: String,
-}
-
-impl Lock {
-    /// Returns the tests of `check` that pass both without and with the gold submission.
-    #[must_use]
-    pub fn kept(&self, check: &str) -> Vec<String> {
-        let passes = |status: &str| matches!(status, "passed" | "xfailed");
-        let tests = self.checks.get(check).into_iter().flatten();
-        tests
-            .filter(|(_, test)| passes(&test.base) && passes(&test.gold))
-            .map(|(id, _)| id.clone())
-            .collect()
-    }
-
-    /// Returns the file's text, a test a line: the same for the same content.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let quote = |text: &str| serde_json::Value::from(text).to_string();
-        let row = |(test, both): (&String, &LockedTest)| {
-            let (base, gold) = (quote(&both.base), quote(&both.gold));
-            format!("      {}: {{\"base\": {base}, \"gold\": {gold}}}", quote(test))
-        };
-        let check = |(check, tests): (&String, &BTreeMap<String, LockedTest>)| {
-            let rows: Vec<_> = tests.iter().map(row).collect();
-            format!("    {}: {{\n{}\n    }}", quote(check), rows.join(",\n"))
-        };
-        let checks: Vec<_> = self.checks.iter().map(check).collect();
-        let checks = checks.join(",\n");
-        format!("{{\n  \"schema\": {},\n  \"checks\": {{\n{checks}\n  }}\n}}\n", self.schema)
-    }
 }
 
 /// One turn of the conversation that a policy is given.
@@ -580,23 +349,5 @@ impl Task {
         }
         let revision = Revision::of(source, &self.dir)?;
         Ok(self.memo.0.revision.get_or_init(|| revision).clone())
-    }
-}
-
-impl Language {
-    /// Returns the usual ending of its files, without the dot.
-    #[must_use]
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Python => "py",
-            Self::Rust => "rs",
-            Self::Go => "go",
-            Self::Javascript => "js",
-            Self::Typescript => "ts",
-            Self::Java => "java",
-            Self::C => "c",
-            Self::Cpp => "cpp",
-            Self::Shell => "sh",
-        }
     }
 }

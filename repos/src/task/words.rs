@@ -1,0 +1,161 @@
+//! The words that task files, records and the wire use.
+
+use serde::{Deserialize, Serialize};
+
+/// What a task may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Training.
+    Train,
+    /// Measuring alone.
+    HeldOut,
+    /// The task doesn't say.
+    None,
+}
+
+/// The language of a task's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Language {
+    Python,
+    Rust,
+    Go,
+    Javascript,
+    Typescript,
+    Java,
+    C,
+    Cpp,
+    Shell,
+}
+
+/// What a policy hands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubmissionKind {
+    /// A change to the revision.
+    Patch,
+    /// Whole files.
+    Files,
+    /// The source of one function, with what it needs.
+    Function,
+    /// The source of a program.
+    Program,
+    /// The end state of an episode.
+    Episode,
+}
+
+/// How a submission is taken out of a raw completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extract {
+    /// The completion is the submission.
+    Raw,
+    /// The first fenced block, else the whole text.
+    Fence,
+    /// The first unified diff, fenced or not.
+    Diff,
+    /// Blocks of `<<<<<<< SEARCH`, `=======`, `>>>>>>> REPLACE`, each after its path.
+    SearchReplace,
+    /// Fenced blocks, each after its path.
+    Files,
+}
+
+/// What happens to the part of a submission that touches a denied path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenyAction {
+    /// It is left out, and a flag says so.
+    DropAndFlag,
+    /// The whole submission is rejected.
+    Reject,
+}
+
+/// Whether expected values ever enter the process of the code under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They don't: a verdict can't be forged.
+    Sealed,
+    /// They do: forging is made evident.
+    Guarded,
+}
+
+/// How the results of a check are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportKind {
+    /// Events of our pytest runner.
+    Pytest,
+    /// Events of our grader, which calls the submission's function in another sandbox.
+    Function,
+    /// stdout, compared with `private/cases/NAME.out`.
+    Stdio,
+    /// The exit status: 0 passes.
+    Exit,
+}
+
+impl Language {
+    /// Returns the usual ending of its files, without the dot.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Python => "py",
+            Self::Rust => "rs",
+            Self::Go => "go",
+            Self::Javascript => "js",
+            Self::Typescript => "ts",
+            Self::Java => "java",
+            Self::C => "c",
+            Self::Cpp => "cpp",
+            Self::Shell => "sh",
+        }
+    }
+}
+
+/// Gives an enum its words: as files, records and the wire write them.
+macro_rules! words {
+    ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every value, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// Returns the word for it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// Returns what `word` means, if anything.
+            #[must_use]
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words!(Split { Train = "train", HeldOut = "held_out", None = "none" });
+words!(Language {
+    Python = "python", Rust = "rust", Go = "go", Javascript = "javascript",
+    Typescript = "typescript", Java = "java", C = "c", Cpp = "cpp", Shell = "shell",
+});
+words!(SubmissionKind {
+    Patch = "patch", Files = "files", Function = "function", Program = "program",
+    Episode = "episode",
+});
+words!(Extract {
+    Raw = "raw", Fence = "fence", Diff = "diff", SearchReplace = "search_replace", Files = "files",
+});
+words!(DenyAction { DropAndFlag = "drop_and_flag", Reject = "reject" });
+words!(Mode { Sealed = "sealed", Guarded = "guarded" });
+words!(ReportKind {
+    Pytest = "pytest", Function = "function", Stdio = "stdio", Exit = "exit",
+});
