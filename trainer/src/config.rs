@@ -37,6 +37,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {
     /// A GGUF file, a Hugging Face folder, or `tiny`: a small model from random weights.
+    /// `cache:x` names a file of the cache that the project's scripts fill.
     pub path: String,
     /// Where tensors live.
     pub device: DeviceChoice,

@@ -1,6 +1,6 @@
 //! The weights that a run starts from, and where and in which kind they are computed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tch::{Cuda, Device, Kind, Tensor};
@@ -46,13 +46,23 @@ pub fn load(config: &PolicyConfig, seed: u64, checkpoint: Option<&Path>) -> Resu
     let loaded = match checkpoint {
         Some(folder) => weights::load(folder)?,
         None if config.path == TINY => tiny(seed),
-        None => weights::load(Path::new(&config.path))?,
+        None => weights::load(&resolve(&config.path))?,
     };
     let Loaded { config: shape, tensors, tokenizer } = loaded;
     let kind = kind(config.dtype, device, &shape);
     let model = Model::from_tensors(shape, &tensors, kind, device)?;
     let masters = ordered(tensors, &model);
     Ok(Policy { model, masters, tokenizer })
+}
+
+/// `cache:x` lies below the folder that the project's scripts fetch things into.
+fn resolve(path: &str) -> PathBuf {
+    let Some(rest) = path.strip_prefix("cache:") else { return path.into() };
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("ASSAY_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("assay")))
+        .unwrap_or_else(|| set("HOME").unwrap_or_default().join(".cache/assay"));
+    cache.join(rest)
 }
 
 fn ordered(tensors: NamedTensors, model: &Model) -> Vec<Tensor> {
