@@ -16,7 +16,7 @@ impl Reader<'_> {
         kind: Option<SubmissionKind>,
     ) -> Vec<Check> {
         if tables.is_empty() {
-            self.problem(top.span(), "the file has no `[[check]]`: nothing would be run");
+            top.missing("check", "the file has no `[[check]]`: nothing would be run");
         }
         let mut ids = BTreeSet::new();
         let mut checks = Vec::new();

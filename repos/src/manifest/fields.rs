@@ -19,6 +19,10 @@ pub(crate) struct Document<'t> {
     file: &'t Path,
     text: &'t str,
     problems: RefCell<Vec<LoadProblem>>,
+    /// Keys that are not there: start of the table, key, the problem.
+    missing: RefCell<Vec<(usize, &'static str, LoadProblem)>>,
+    /// Keys that are there under another name: start of the table, key.
+    misspelt: RefCell<Vec<(usize, &'static str)>>,
 }
 
 /// A value with the place where it stands.
@@ -40,18 +44,24 @@ pub(crate) struct Fields<'d> {
 
 impl<'t> Document<'t> {
     pub(crate) fn new(file: &'t Path, text: &'t str) -> Self {
-        Self { file, text, problems: RefCell::default() }
+        Self {
+            file,
+            text,
+            problems: RefCell::default(),
+            missing: RefCell::default(),
+            misspelt: RefCell::default(),
+        }
     }
 
     /// Remarks something wrong at `span`.
     pub(crate) fn problem(&self, span: &Range<usize>, message: impl Into<String>) {
+        self.problems.borrow_mut().push(self.problem_at(span, message.into()));
+    }
+
+    fn problem_at(&self, span: &Range<usize>, message: String) -> LoadProblem {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = before.bytes().filter(|&b| b == b'\n').count() as u32 + 1;
-        self.problems.borrow_mut().push(LoadProblem {
-            file: self.file.to_owned(),
-            line: Some(line),
-            message: message.into(),
-        });
+        LoadProblem { file: self.file.to_owned(), line: Some(line), message }
     }
 
     /// Parses the text. What is no TOML at all becomes a problem.
@@ -66,9 +76,13 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Returns what was wrong, in order of lines.
+    /// Returns what was wrong, in order of lines. A key that is misspelt is not missing as well.
     pub(crate) fn into_problems(self) -> Vec<LoadProblem> {
         let mut problems = self.problems.into_inner();
+        let misspelt = self.misspelt.into_inner();
+        let missing = self.missing.into_inner().into_iter();
+        let missing = missing.filter(|(table, key, _)| !misspelt.contains(&(*table, *key)));
+        problems.extend(missing.map(|(_, _, problem)| problem));
         problems.sort();
         problems
     }
@@ -100,7 +114,7 @@ impl<'d> Fields<'d> {
     }
 
     /// Remarks every key that nobody asked for.
-    pub(crate) fn finish(self) {
+    pub(crate) fn finish(&self) {
         for key in self.table.keys() {
             let word: &str = key.get_ref();
             if self.known.contains(&word) {
@@ -108,7 +122,11 @@ impl<'d> Fields<'d> {
             }
             let place =
                 if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
-            let help = suggestion(word, self.known.iter().copied());
+            let near = nearest(word, self.known.iter().copied());
+            let help = near.map(did_you_mean).unwrap_or_default();
+            if let Some(near) = near {
+                self.document.misspelt.borrow_mut().push((self.span.start, near));
+            }
             self.problem(&key.span(), format!("unknown key `{word}`{place}{help}"));
         }
     }
@@ -130,11 +148,17 @@ impl<'d> Fields<'d> {
     }
 
     /// Remarks when `key` is not there.
-    pub(crate) fn require(&mut self, key: &'static str) {
+    pub(crate) fn require(&self, key: &'static str) {
         if self.table.get(key).is_none() {
             let place = if self.name.is_empty() { "the file" } else { &self.name };
-            self.problem(&self.span, format!("{place} has no `{key}`: add `{key} = \"...\"`"));
+            self.missing(key, format!("{place} has no `{key}`: add `{key} = \"...\"`"));
         }
+    }
+
+    /// Remarks that `key` is not there, in other words.
+    pub(crate) fn missing(&self, key: &'static str, message: impl Into<String>) {
+        let problem = self.document.problem_at(&self.span, message.into());
+        self.document.missing.borrow_mut().push((self.span.start, key, problem));
     }
 
     /// A text.
@@ -310,6 +334,11 @@ impl<'d> Fields<'d> {
 
 /// Returns ", did you mean `nearest`?" when one of `known` is near enough to `word`.
 pub(crate) fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(word, known).map(did_you_mean).unwrap_or_default()
+}
+
+/// Returns the one of `known` that `word` may have been meant to be.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = known
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| {
@@ -317,7 +346,11 @@ pub(crate) fn suggestion<'a>(word: &str, known: impl Iterator<Item = &'a str>) -
                 || (word.len() >= 3 && (candidate.starts_with(word) || word.starts_with(candidate)))
         })
         .min();
-    near.map(|(_, candidate)| format!(", did you mean `{candidate}`?")).unwrap_or_default()
+    near.map(|(_, candidate)| candidate)
+}
+
+fn did_you_mean(candidate: &str) -> String {
+    format!(", did you mean `{candidate}`?")
 }
 
 fn article(noun: &str) -> String {

@@ -107,7 +107,7 @@ impl Reader<'_> {
         let submission = match top.table("submission") {
             Some(fields) => self.submission(fields, source.is_some()),
             None => {
-                self.problem(top.span(), "the file has no `[submission]`: add it with a `kind`");
+                top.missing("submission", "the file has no `[submission]`: add it with a `kind`");
                 None
             }
         };
@@ -235,7 +235,7 @@ impl Reader<'_> {
 
     fn prompt(&self, fields: Option<Fields<'_>>, top: &Fields<'_>) -> Option<Prompt> {
         let Some(mut fields) = fields else {
-            self.problem(top.span(), "the file has no `[prompt]`: add it with a `template`");
+            top.missing("prompt", "the file has no `[prompt]`: add it with a `template`");
             return None;
         };
         fields.require("template");
@@ -261,7 +261,6 @@ impl Reader<'_> {
         let max_bytes = fields.count("max_bytes", 100_000_000).map_or(1_000_000, |at| at.value);
         let deny = fields.globs("deny").unwrap_or_default();
         let deny_action = fields.word("deny_action", DenyAction::ALL, DenyAction::as_str);
-        let span = fields.span().clone();
         fields.finish();
 
         let At { value: kind, span: kind_span } = kind?;
@@ -288,7 +287,7 @@ impl Reader<'_> {
         }
         match (&entry, kind == SubmissionKind::Function) {
             (None, true) => {
-                self.problem(&span, "a function task needs the function's name: `entry`")
+                fields.missing("entry", "a function task needs the function's name: `entry`");
             }
             (Some(entry), false) => {
                 self.problem(
