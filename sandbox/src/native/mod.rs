@@ -65,7 +65,8 @@ pub struct NativeConfig {
     /// Where lock files lie by which a later start finds what a killed service left.
     pub state_dir: PathBuf,
     /// The first of the host's user ids that sandboxes get, when the service is root. Each slot has
-    /// its own; the id before it is root inside.
+    /// its own; the id before it is root inside. Further services on the host go on a thousand ids
+    /// higher each.
     pub first_uid: u32,
     /// Most sandboxes at the same time; further ones wait.
     pub max_sandboxes: usize,
@@ -118,6 +119,14 @@ struct Slot {
     fallbacks: Arc<Vec<String>>,
 }
 
+impl Slot {
+    /// Whether it lives and has nothing to say: the spawner may have died and taken it along.
+    fn is_idle(&self) -> bool {
+        let result = wire::receive(self.socket.get_ref(), &mut [0; 8]);
+        matches!(result, Err(rustix::io::Errno::AGAIN))
+    }
+}
+
 impl Native {
     /// Starts the spawner, after clearing away what services that were killed left in
     /// `config.state_dir`. Slots are made when they are needed.
@@ -128,11 +137,12 @@ impl Native {
     pub fn start(config: NativeConfig) -> BackendResult<Self> {
         let runtime = Handle::try_current()
             .map_err(|e| failed("find a tokio runtime", io::Error::other(e)))?;
-        let instance = Instance::open(&config.state_dir).map_err(|e| {
+        let as_root = rustix::process::geteuid().is_root();
+        let instance = Instance::open(&config.state_dir, as_root).map_err(|e| {
             failed(&format!("prepare state folder {}", config.state_dir.display()), e)
         })?;
         let inner = Inner {
-            as_root: rustix::process::geteuid().is_root(),
+            as_root,
             permits: Arc::new(Semaphore::new(config.max_sandboxes)),
             state: Mutex::default(),
             config,
@@ -201,9 +211,10 @@ impl Sandbox for NativeSandbox {
         let connected =
             connect(&spec, &command).map_err(|e| failed("make pipes for the command", e))?;
         let job = job::encode(&spec, &image, &command, mounts.is_some());
-        send_job(busy.slot()?, job, &connected, mounts.as_deref().unwrap_or_default(), &command)
-            .map_err(|e| failed("send the command to its slot", e))?;
+        // From here on a slot is either heard of or given up.
         busy.running = true;
+        send_job(busy.slot()?, job, &connected, mounts.as_deref().unwrap_or_default(), &command)
+            .map_err(|e| gone(&format!("slot takes no command: {e}")))?;
         drop(mounts);
         let Connected { ours, stdin, theirs } = connected;
         // The command has its own now; as long as ours were open, no pipe would end.
@@ -329,8 +340,10 @@ impl Inner {
     async fn slot(&self) -> BackendResult<Slot> {
         let (number, ours) = {
             let mut state = self.lock();
-            if let Some(slot) = state.free.pop() {
-                return Ok(slot);
+            while let Some(slot) = state.free.pop() {
+                if slot.is_idle() {
+                    return Ok(slot);
+                }
             }
             self.ask_for_slot(&mut state)?
         };
@@ -361,8 +374,8 @@ impl Inner {
         let number = state.slots_made;
         state.slots_made += 1;
         let ids = self.as_root.then(|| HostIds {
-            root: self.config.first_uid - 1,
-            user: self.config.first_uid + number,
+            root: self.config.first_uid + self.instance.first_id - 1,
+            user: self.config.first_uid + self.instance.first_id + number,
         });
         let files = self
             .instance

@@ -62,6 +62,8 @@ pub(super) fn encode_slot(request: &NewSlot, files: &SlotFiles) -> Vec<u8> {
 }
 
 fn run() -> ! {
+    // A Ctrl-C is for the service, which ends what it started in its own time.
+    let _ = rustix::process::setsid();
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else {
         sys::exit_now(1)
     };

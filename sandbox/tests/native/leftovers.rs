@@ -137,6 +137,8 @@ async fn a_killed_spawner_is_an_error_and_then_another() {
     let Some(native) = native() else { return };
     let mark = mark();
     let sandbox = native.create(spec()).await.expect("a sandbox");
+    // Its slot dies idle, and must not be handed out again.
+    drop(native.create(spec()).await.expect("a sandbox"));
     let run = tokio::spawn(sandbox.run(sh(&format!("sleep {mark}"))));
     until("starting", Duration::from_secs(5), || processes(&mark) >= 1).await;
     for child in children(std::process::id()) {
