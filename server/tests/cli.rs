@@ -190,6 +190,64 @@ fn serve_says_where_it_listens_and_stops_when_told() {
     assert!(data.join("assay.db").exists());
 }
 
+/// Whether this machine runs real sandboxes.
+fn ready() -> bool {
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_assay"));
+    let ready = doctor.args(["doctor", "--json"]).output().unwrap().status.success();
+    if !ready {
+        println!("skipped: `assay doctor` says that this machine is not ready");
+    }
+    ready
+}
+
+#[test]
+fn validate_finds_what_is_wrong_with_a_task() {
+    if !ready() {
+        return;
+    }
+    let folder = folder();
+    let catalog = folder.path().join("catalog");
+    let bad = support::write_program_task(&catalog, "programs.bad", "train");
+    fs::write(bad.join("private/gold.py"), "raise SystemExit(1)\n").unwrap();
+    let assay = |args: &[&str]| {
+        let mut command = assay(folder.path(), args);
+        command.env_remove("ASSAY_CACHE").output().unwrap()
+    };
+    let output = assay(&["task", "validate", "--all", "--runs", "2", "--json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = lines(&output);
+    let of = |id: &str| lines.iter().find(|line| line["task"] == id).unwrap();
+    let good = of("programs.echo");
+    assert_eq!((&good["valid"], &good["problems"]), (&json!(true), &json!([])), "{good}");
+    let bad = of("programs.bad");
+    assert_eq!(bad["valid"], false);
+    assert!(bad["problems"][0].as_str().unwrap().contains("gold is SCORED with reward 0"), "{bad}");
+    let summary = &lines.last().unwrap()["summary"];
+    assert_eq!(summary["runs"], 2);
+    assert!(summary["invalid"].as_u64().unwrap() >= 1, "{summary}");
+
+    let one = assay(&["task", "validate", "programs.echo", "--json"]);
+    assert_eq!(one.status.code(), Some(0), "{}", String::from_utf8_lossy(&one.stderr));
+}
+
+#[test]
+fn the_bench_states_what_it_measured() {
+    if !ready() {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
+    let output = command.args(["bench", "overhead", "-n", "2", "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = &lines(&output)[0];
+    assert_eq!(report["n"], 2);
+    for subject in ["fork_exec", "native_cold", "kata"] {
+        assert!(report[subject]["p50_ms"].as_f64().unwrap() > 0.0, "{subject}: {report}");
+        assert!(report[subject]["p99_ms"].as_f64() >= report[subject]["p50_ms"].as_f64());
+    }
+    let compared = report["bwrap"].is_object();
+    assert!(compared || report["skipped"]["bwrap"].is_string(), "said, if not measured: {report}");
+}
+
 /// The real thing, where this machine has a root filesystem and the catalog's katas.
 #[test]
 fn a_kata_is_scored_in_a_real_sandbox() {
@@ -198,9 +256,7 @@ fn a_kata_is_scored_in_a_real_sandbox() {
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::piped());
         command
     };
-    let doctor = assay(&["doctor", "--json"]).output().unwrap();
-    if doctor.status.code() != Some(0) {
-        println!("skipped: `assay doctor` says that this machine is not ready");
+    if !ready() {
         return;
     }
     let gold = assay(&["score", "--task", "katas.add", "--gold", "--json"]).output().unwrap();

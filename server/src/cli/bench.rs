@@ -32,7 +32,7 @@ pub(super) enum Bench {
     /// A sandbox against bare processes and bubblewrap, and one evaluation of a kata
     Overhead {
         /// How often each is measured, one after the other in turns
-        #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        #[arg(short, long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         n: u32,
         /// The function task that is evaluated [default: the first one of set `katas`]
         #[arg(long, value_name = "ID")]
@@ -196,9 +196,13 @@ async fn run(mut command: process::Command) -> anyhow::Result<()> {
 #[derive(Serialize)]
 struct Report {
     n: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     fork_exec: Option<Quantiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bwrap: Option<Quantiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     native_cold: Option<Quantiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kata: Option<Quantiles>,
     /// Name of the ratio to p50 by p50 and p99 by p99.
     ratios: BTreeMap<&'static str, Ratio>,

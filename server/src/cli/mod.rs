@@ -21,7 +21,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use self::output::{CliResult, Exit, Output};
+use self::output::{Blame as _, CliResult, Exit, Output};
 use crate::Places;
 
 /// Runs model-written code against real tests in sandboxes, and says what it is worth.
@@ -115,12 +115,23 @@ pub fn main() -> ExitCode {
             return Exit::NotDone.into();
         }
     };
-    match runtime.block_on(run(cli)) {
+    match runtime.block_on(interruptible(cli)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("error: {:#}", failure.error);
             failure.exit.into()
         }
+    }
+}
+
+/// Ctrl-C drops the command: its sandboxes and its temporary state are gone with it.
+async fn interruptible(cli: Cli) -> CliResult {
+    if matches!(cli.command, Command::Serve(_)) {
+        return run(cli).await;
+    }
+    tokio::select! {
+        ended = run(cli) => ended,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")).not_done(),
     }
 }
 

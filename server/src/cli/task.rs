@@ -177,7 +177,7 @@ impl From<v1::TaskSummary> for Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { id, set, split, language, kind, valid } = self;
-        let remark = if *valid { "" } else { "  not valid" };
+        let remark = if *valid { "" } else { "  not validated" };
         write!(f, "{id:<40} {set:<12} {split:<9} {language:<8} {kind}{remark}")
     }
 }

@@ -2,7 +2,7 @@
 
 use assay_fleet::{EvaluationResult, ResultPage};
 use assay_proto::v1;
-use assay_repos::{Digest, Severity, Task, TaskError};
+use assay_repos::{Digest, MustKeep, Severity, Task, TaskError};
 use assay_rewards::{Fault, GroupStats, Outcome, PolicyPhase};
 
 pub(super) fn result(result: &EvaluationResult) -> v1::EvaluateResult {
@@ -94,8 +94,13 @@ pub(super) fn summary(task: &Task) -> v1::TaskSummary {
         split: task.split.to_string(),
         language: task.language.to_string(),
         kind: task.submission.kind.to_string(),
-        valid: true,
+        valid: is_validated(task),
     }
+}
+
+/// Whether it can judge: a check that keeps the tests of a lock needs the lock.
+fn is_validated(task: &Task) -> bool {
+    task.lock.is_some() || task.checks.iter().all(|check| check.must_keep != MustKeep::Lock)
 }
 
 /// Reads the problem's text.
