@@ -258,7 +258,7 @@ pub struct Stopped;
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// Too many requests wait for an answer. Retrying later can succeed.
-    #[error("the queue is full ({unanswered} of {capacity} requests wait for an answer)")]
+    #[error("the queue is full ({unanswered} requests of at most {capacity} wait for an answer)")]
     Busy {
         /// Requests without an answer.
         unanswered: usize,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use assay_fleet::{
-    Backends, Evaluation, EvaluationResult, Fleet, FleetConfig, FleetHandle, OnDisconnect,
-    Priority, Selector, Stats, Stop, Stopped, SubmitError,
+    Backends, Evaluation, EvaluationResult, Evaluator, Fleet, FleetConfig, FleetHandle,
+    OnDisconnect, Priority, Selector, Stats, Stop, Stopped, SubmitError,
 };
 use assay_repos::Submission;
 use assay_rewards::{Fault, Outcome, score};
@@ -114,6 +114,43 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn assert_adds_up(stats: Stats) {
     assert_eq!(stats.requested, stats.answered() + stats.unanswered as u64, "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_wait_longer_each_time_and_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let stage = Stage::new(async |_| Err(broken()));
+    let set = config(dir.path(), &stage, |_| {});
+    let evaluator = Arc::new(Evaluator::new(set.catalog, set.backends));
+    let started = tokio::time::Instant::now();
+    let verdict = evaluator.evaluate(program("r", "t.exit", "")).await.unwrap();
+    assert_eq!((verdict.record.outcome, verdict.retries), (Outcome::InfraError, 2));
+    assert_eq!(started.elapsed().as_millis(), 100 + 400);
+    // Nothing at all handed in: what the tests say of the revision as it is.
+    let stage = Stage::honest();
+    let set = config(dir.path(), &stage, |_| {});
+    let evaluator = Arc::new(Evaluator::new(set.catalog, set.backends));
+    let base = evaluator.baseline("t.exit".parse().unwrap()).await.unwrap();
+    assert_eq!((base.record.outcome, base.record.patch.empty), (Outcome::Scored, true));
+    assert!(evaluator.baseline("t.none".parse().unwrap()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_stored_is_not_seen() {
+    let stage = Stage::honest();
+    let fleet = Harness::start(&stage);
+    let db = rusqlite::Connection::open(fleet.dir.path().join("data/assay.db")).unwrap();
+    db.execute_batch("ALTER TABLE results RENAME TO hidden").unwrap();
+    let mut ticket = fleet.handle.submit(vec![program("r", "t.exit", "")]).await.unwrap().remove(0);
+    assert_eq!(soon("the end", ticket.wait()).await, Err(Stopped));
+    assert_adds_up(fleet.handle.stats());
+    assert_eq!(fleet.handle.stats().answered(), 0);
+
+    // It is asked for again when the disk is well: accepted once, run again, answered once.
+    db.execute_batch("ALTER TABLE hidden RENAME TO results").unwrap();
+    let result = fleet.evaluate(program("r", "t.exit", "")).await;
+    assert_eq!((result.reward, result.sequence), (Some(1.0), 1));
+    assert_adds_up(fleet.handle.stats());
 }
 
 #[tokio::test]

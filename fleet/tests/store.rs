@@ -265,6 +265,25 @@ async fn results_come_in_order_by_cursor_and_are_waited_for() {
 }
 
 #[tokio::test]
+async fn a_journal_entry_of_another_version_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop({
+        let store = open(dir.path());
+        store.submit(vec![request("odd"), request("good")]).await.unwrap();
+        store
+    });
+    let db = rusqlite::Connection::open(dir.path().join("assay.db")).unwrap();
+    db.execute("UPDATE requests SET kind = 'episode' WHERE request_id = 'odd'", []).unwrap();
+    drop(db);
+    let store = open(dir.path());
+    assert_eq!(store.lease().await.unwrap().evaluation.request_id, id("good"));
+    assert!(store.lease().await.is_none());
+    // Asked for again, it runs.
+    store.submit(vec![request("odd")]).await.unwrap();
+    assert_eq!(store.lease().await.unwrap().evaluation.request_id, id("odd"));
+}
+
+#[tokio::test]
 async fn a_purge_takes_old_results_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

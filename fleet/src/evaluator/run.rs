@@ -344,3 +344,49 @@ fn environment() -> BTreeMap<String, String> {
 fn nonce() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    /// Ends after so many seconds.
+    async fn after(seconds: f64) -> Result<Execution, &'static str> {
+        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+        Ok(killed_after(Duration::from_secs_f64(seconds)))
+    }
+
+    fn killed_after(wall: Duration) -> Execution {
+        let nothing = Execution {
+            termination: Termination::Exited(0),
+            stdout: Capture::default(),
+            stderr: Capture::default(),
+            channels: Vec::new(),
+            usage: Usage::default(),
+            isolation: Default::default(),
+        };
+        killed(&nothing, wall)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subject_outlives_its_grader_by_its_grace_alone() {
+        // (name, grader, subject, seconds that it takes, whether the subject came to its end)
+        let cases = [
+            ("subject first", 3.0, 1.0, 3.0, true),
+            ("grader first", 1.0, 1.4, 1.4, true),
+            ("subject hangs", 1.0, 1e9, 1.5, false),
+        ];
+        for (name, grader, subject, seconds, ended) in cases {
+            let started = Instant::now();
+            let (_, left) = together(after(grader), after(subject)).await.unwrap();
+            let took = started.elapsed().as_secs_f64();
+            assert!((took - seconds).abs() < 0.01, "{name} took {took} s");
+            assert_eq!(left.is_some(), ended, "{name}");
+        }
+        let broken = async { Err("broken") };
+        assert!(together(pending(), broken).await.is_err(), "the grader waits for nobody");
+        let broken = async { Err("broken") };
+        assert!(together(broken, after(0.0)).await.is_err());
+    }
+}

@@ -36,6 +36,8 @@ use crate::{
 
 /// Commands that wait for the writer before whoever asks has to wait.
 const COMMANDS: usize = 1024;
+/// Most bytes of submissions without an answer: they are in memory.
+const CAPACITY_BYTES: u64 = 1 << 30;
 /// Grade records kept in memory for the cache.
 const RECENT: usize = 4096;
 
@@ -59,7 +61,7 @@ impl Embedded {
     pub fn open(data_dir: &Path, capacity: usize) -> Result<Self, OpenError> {
         let schema::Database { writer: connection, reader, lock } = schema::open(data_dir)?;
         let failed = |source| OpenError::Database { path: data_dir.join("assay.db"), source };
-        let state = State::new(capacity);
+        let state = State::new(capacity, CAPACITY_BYTES);
         for (request_id, evaluation) in unanswered(&connection).map_err(failed)? {
             match evaluation {
                 Some(evaluation) => {

@@ -31,6 +31,7 @@ pub(crate) struct State {
     /// A result was stored.
     stored: Notify,
     capacity: usize,
+    capacity_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -39,9 +40,34 @@ struct Inner {
     schedule: Schedule<Lease>,
     cancelled: Vec<Lease>,
     runs: HashMap<String, Run>,
+    /// Of the submissions in `live`.
+    bytes: u64,
     /// The counts in it.
     stats: Stats,
     closed: bool,
+}
+
+/// What the queue may still take. Only the writer thread makes it less.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) unanswered: usize,
+    pub(crate) capacity: usize,
+    /// Of submissions.
+    pub(crate) bytes: u64,
+}
+
+impl Room {
+    /// Takes the room of `new` requests with `bytes` of submissions, if there is as much. One
+    /// alone always fits: it will be too large for its task, and is better told so.
+    pub(crate) fn take(&mut self, new: usize, bytes: u64) -> bool {
+        let alone = self.unanswered + new == 1;
+        let fits = self.unanswered + new <= self.capacity && (bytes <= self.bytes || alone);
+        if fits {
+            self.unanswered += new;
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+        fits
+    }
 }
 
 #[derive(Debug)]
@@ -60,13 +86,14 @@ struct Run {
 }
 
 impl State {
-    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+    pub(crate) fn new(capacity: usize, capacity_bytes: u64) -> Arc<Self> {
         Arc::new(Self {
             inner: Mutex::default(),
             work: Notify::new(),
             ended: Notify::new(),
             stored: Notify::new(),
             capacity: capacity.max(1),
+            capacity_bytes,
         })
     }
 
@@ -82,6 +109,16 @@ impl State {
             unanswered: inner.live.len(),
             capacity: self.capacity,
             ..inner.stats
+        }
+    }
+
+    /// Returns what may still be added.
+    pub(crate) fn room(&self) -> Room {
+        let inner = self.lock();
+        Room {
+            unanswered: inner.live.len(),
+            capacity: self.capacity,
+            bytes: self.capacity_bytes.saturating_sub(inner.bytes),
         }
     }
 
@@ -274,6 +311,7 @@ impl Inner {
         let (id, priority, deadline) =
             (evaluation.request_id.clone(), evaluation.priority, lease.deadline);
         self.stats.requested += 1;
+        self.bytes += evaluation.submission.len();
         self.runs.entry(evaluation.run_id.clone()).or_default().pending += 1;
         self.live
             .insert(id.clone(), Live { evaluation, cancelled, result: watch::channel(None).0 });
@@ -284,6 +322,7 @@ impl Inner {
     fn forget(&mut self, id: &RequestId) -> Option<Live> {
         let live = self.live.remove(id)?;
         self.schedule.remove(id);
+        self.bytes -= live.evaluation.submission.len();
         if let Some(run) = self.runs.get_mut(&live.evaluation.run_id) {
             run.pending = run.pending.saturating_sub(1);
         }
@@ -313,4 +352,104 @@ impl Inner {
 /// How long until `time`; nothing when it has passed.
 fn until(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::now()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_repos::Submission;
+
+    use super::*;
+
+    fn request(name: &str) -> Evaluation {
+        let submission = Submission::Source(String::new());
+        Evaluation::new(name.parse().unwrap(), "t".parse().unwrap(), submission)
+    }
+
+    fn due(name: &str, seconds: u64) -> Evaluation {
+        let deadline = Some(SystemTime::now() + Duration::from_secs(seconds));
+        Evaluation { deadline, ..request(name) }
+    }
+
+    fn names(ended: &[(Lease, EndedInQueue)]) -> Vec<&str> {
+        ended.iter().map(|(lease, _)| lease.evaluation.request_id.as_str()).collect()
+    }
+
+    #[test]
+    fn the_queue_is_bounded_by_requests_and_by_bytes() {
+        // (name, in the queue, bytes that are free, new requests, their bytes, whether they fit)
+        let cases = [
+            ("fits", 1, 100, 2, 100, true),
+            ("one too many", 1, 100, 3, 0, false),
+            ("one byte too many", 1, 100, 2, 101, false),
+            ("too large, but alone", 0, 100, 1, 101, true),
+            ("too large in company", 0, 100, 2, 101, false),
+            ("nothing new in a full queue", 3, 0, 0, 0, true),
+        ];
+        for (name, unanswered, bytes, new, new_bytes, fits) in cases {
+            let mut room = Room { unanswered, capacity: 3, bytes };
+            assert_eq!(room.take(new, new_bytes), fits, "{name}");
+            assert_eq!(room.unanswered, unanswered + if fits { new } else { 0 }, "{name}");
+        }
+        let state = State::new(3, 100);
+        drop(
+            state
+                .add(Evaluation { submission: Submission::Source("x".repeat(60)), ..request("a") }),
+        );
+        assert_eq!((state.room().bytes, state.room().unanswered), (40, 1));
+        state.abandon(&"a".parse().unwrap());
+        assert_eq!((state.room().bytes, state.room().unanswered), (100, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deadlines_end_requests_when_they_come_and_not_before() {
+        let state = State::new(10, u64::MAX);
+        let start = Instant::now();
+        for (name, seconds) in [("c", 30), ("a", 10), ("b", 20)] {
+            drop(state.add(due(name, seconds)));
+        }
+        drop(state.add(request("never")));
+        // A worker has it before its deadline: the end is the worker's to see.
+        drop(state.add(due("leased", 5)));
+        assert_eq!(state.inner.lock().unwrap().schedule.len(), 5);
+        for (name, seconds) in [("leased", 5), ("a", 10), ("b", 20)] {
+            let ended = state.ended().await;
+            assert_eq!(names(&ended), [name]);
+            assert_eq!(ended[0].1, EndedInQueue::DeadlineExceeded);
+            // The clock of deadlines is the system's, which didn't stop meanwhile.
+            let late = start.elapsed().abs_diff(Duration::from_secs(seconds));
+            assert!(late < Duration::from_millis(500), "{name} was {late:?} off");
+        }
+        // Another that comes meanwhile and ends earlier is seen.
+        let (ended, ()) = tokio::join!(state.ended(), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(state.add(due("d", 2)));
+        });
+        assert_eq!(names(&ended), ["d"]);
+        assert!(start.elapsed() < Duration::from_secs(25));
+        assert_eq!(names(&state.ended().await), ["c"]);
+        let forever = tokio::time::timeout(Duration::from_secs(1 << 20), state.ended()).await;
+        assert!(forever.is_err(), "a request without a deadline ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_told_of_work_that_is_not_there() {
+        let state = State::new(10, u64::MAX);
+        let idle = async |state: &State| {
+            tokio::time::timeout(Duration::from_secs(60), state.ready()).await.is_err()
+        };
+        assert!(idle(&state).await);
+        drop(state.add(request("a")));
+        assert!(!idle(&state).await);
+        assert!(state.lease().is_some());
+        assert!(state.lease().is_none(), "handed out twice");
+        assert!(idle(&state).await);
+        let (ready, ()) = tokio::join!(idle(&state), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(state.add(request("b")));
+        });
+        assert!(!ready, "work came and nobody was told");
+        state.close();
+        assert!(idle(&state).await, "a closed queue hands out work");
+        assert!(state.lease().is_none());
+    }
 }

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     rows::{Row, to_ms},
-    state::State,
+    state::{Room, State},
 };
-use crate::{Evaluation, EvaluationResult, RequestId, Stats, StoreError, SubmitError, Ticket};
+use crate::{Evaluation, EvaluationResult, RequestId, StoreError, SubmitError, Ticket};
 
 /// Most commands in one commit.
 const GROUP: usize = 256;
@@ -108,14 +108,11 @@ impl Writer {
 
     fn commit(&mut self, group: &[Command]) -> rusqlite::Result<Vec<Effect>> {
         let mut transaction = self.connection.transaction()?;
-        // Only this thread makes requests live, so the sum can't change under us.
-        let Stats { mut unanswered, capacity, .. } = self.state.stats();
+        let mut room = self.state.room();
         let mut effects = Vec::with_capacity(group.len());
         for command in group {
             effects.push(match command {
-                Command::Accept { work, .. } => {
-                    accept(&mut transaction, work, &mut unanswered, capacity)?
-                }
+                Command::Accept { work, .. } => accept(&mut transaction, work, &mut room)?,
                 Command::Complete { answer, .. } => complete(&transaction, answer)?,
                 Command::Purge { before, .. } => purge(&transaction, *before)?,
             });
@@ -163,12 +160,11 @@ impl Writer {
 fn accept(
     transaction: &mut Transaction<'_>,
     work: &[(Row, Evaluation)],
-    unanswered: &mut usize,
-    capacity: usize,
+    room: &mut Room,
 ) -> rusqlite::Result<Effect> {
     let savepoint = transaction.savepoint()?;
     let mut known = Vec::with_capacity(work.len());
-    let mut new = 0;
+    let (mut new, mut bytes) = (0, 0);
     let now = to_ms(SystemTime::now());
     for (row, _) in work {
         let id = row.request_id.as_str();
@@ -182,6 +178,7 @@ fn accept(
             let rowid = savepoint.last_insert_rowid();
             savepoint.prepare_cached("INSERT INTO pending (id) VALUES (?)")?.execute([rowid])?;
             new += 1;
+            bytes += row.payload.len() as u64;
             known.push(Known::Unanswered);
             continue;
         }
@@ -198,15 +195,14 @@ fn accept(
             None => Known::Unanswered,
         });
     }
-    if *unanswered + new > capacity {
+    if !room.take(new, bytes) {
         return Ok(Effect::Refused(SubmitError::Busy {
-            unanswered: *unanswered,
-            capacity,
+            unanswered: room.unanswered,
+            capacity: room.capacity,
             retry_after: std::time::Duration::ZERO,
         }));
     }
     savepoint.commit()?;
-    *unanswered += new;
     Ok(Effect::Accepted(known))
 }
 
