@@ -12,13 +12,12 @@ use assay_repos::Catalog;
 use assay_rewards::RewardSpec;
 use futures::FutureExt as _;
 use tokio::{net::TcpListener, sync::Mutex, task::JoinSet, time::timeout};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     codegen::http,
     service::{Routes, interceptor::InterceptedService},
-    transport::Server,
+    transport::{Server, server::TcpIncoming},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
@@ -119,7 +118,12 @@ impl App {
         };
         let mut addr = None;
         if let Some(listener) = listener {
-            addr = Some(listener.local_addr().context("read the port")?);
+            let local = listener.local_addr().context("read the port")?;
+            anyhow::ensure!(
+                config.token.is_some() || local.ip().is_loopback(),
+                "whoever reaches {local} can run code here: listen on loopback, or ask for a token"
+            );
+            addr = Some(local);
             let (health, routes) = services.routes(config.token).await?;
             let serve = serve(listener, routes, health, stop.clone());
             tasks.spawn(serve.instrument(info_span!("grpc")));
@@ -207,15 +211,15 @@ async fn serve(
             health.set_service_status(service, ServingStatus::NotServing).await;
         }
     };
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
-        .tcp_nodelay(true)
         // Finds clients whose machine is gone, so that their work is cancelled, too.
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .http2_adaptive_window(Some(true))
         .max_concurrent_streams(4096)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping)
+        .serve_with_incoming_shutdown(incoming, stopping)
         .await
         .context("serve gRPC")
 }

@@ -72,9 +72,9 @@ impl fmt::Display for Finding {
             State::Reduced => "reduced",
             State::Missing => "MISSING",
         };
-        write!(f, "{mark:<8} {:<16} {}", self.check, self.detail)?;
+        write!(f, "{mark:<8} {:<22} {}", self.check, self.detail)?;
         if let Some(fix) = &self.fix {
-            write!(f, "\n{:<25} fix: {fix}", "")?;
+            write!(f, "\n{:<31} fix: {fix}", "")?;
         }
         Ok(())
     }
