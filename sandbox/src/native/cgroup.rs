@@ -13,7 +13,10 @@ use std::{
         unix::fs::FileExt,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use rustix::fs::{FlockOperation, flock};
 
 /// What a descriptor that a slot gets is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +149,7 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
 /// A controller that a sandbox needs.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpuacct"];
 
-/// A directory of ours in one hierarchy.
+/// A group in one hierarchy.
 #[derive(Clone, Debug)]
 struct Base {
     path: PathBuf,
@@ -159,6 +162,8 @@ struct Base {
 #[derive(Debug, Default)]
 pub(super) struct Cgroups {
     bases: Vec<Base>,
+    /// The open directories, locked: by that others know that this service lives.
+    _locks: Vec<File>,
     /// What no group here can do, each with what stands in for it.
     pub(super) fallbacks: Vec<String>,
 }
@@ -167,12 +172,18 @@ impl Cgroups {
     /// Makes the directory `name` below this process's own groups, wherever that is allowed.
     pub(super) fn create(name: &str) -> Self {
         let mut bases: Vec<Base> = Vec::new();
+        let mut locks = Vec::new();
         for own in own_groups() {
             // With v1 controllers present, v2 still serves: it kills and it measures pressure.
             let wanted = own.version == 2
                 || CONTROLLERS.iter().any(|controller| own.controllers.contains(*controller));
+            if !wanted {
+                continue;
+            }
+            reap_siblings(&own.path);
             let path = own.path.join(name);
-            if wanted && (fs::create_dir(&path).is_ok() || path.is_dir()) {
+            if fs::create_dir(&path).is_ok() {
+                locks.extend(File::open(&path).ok().filter(lock));
                 let mut base = Base { path, ..own.clone() };
                 if base.version == 2 {
                     base.controllers = delegate(&own.path, &base.path);
@@ -200,7 +211,7 @@ impl Cgroups {
             .filter(|(controller, _)| !have(controller))
             .map(|(_, text)| (*text).to_owned())
             .collect();
-        Self { bases, fallbacks }
+        Self { bases, _locks: locks, fallbacks }
     }
 
     /// Returns the directories, for the lock file by which the next start finds them.
@@ -297,6 +308,33 @@ impl Cgroups {
     }
 }
 
+/// The beginning of the name of every service's group.
+pub(super) const PREFIX: &str = "assay-sandboxes-";
+
+/// Time in which a new group gets its lock, by far.
+const LOCKING: Duration = Duration::from_secs(10);
+
+fn lock(directory: &File) -> bool {
+    flock(directory, FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
+/// Removes the groups in `own` of services that are dead, wherever those had their state folders.
+fn reap_siblings(own: &Path) {
+    for entry in fs::read_dir(own).into_iter().flatten().flatten() {
+        let is_old = |directory: &File| {
+            let made = directory.metadata().and_then(|metadata| metadata.modified());
+            made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > LOCKING))
+        };
+        if entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && let Ok(directory) = File::open(entry.path())
+            && is_old(&directory)
+            && lock(&directory)
+        {
+            remove_tree(&entry.path());
+        }
+    }
+}
+
 fn make(directory: &Path) -> io::Result<()> {
     match fs::create_dir(directory) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
@@ -379,7 +417,7 @@ fn own_group(line: &str, mounts: &str) -> Option<Base> {
 pub(super) fn remove_tree(path: &Path) -> bool {
     for attempt in 0..400 {
         if attempt > 0 {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
         if try_remove(path) {
             return true;

@@ -9,7 +9,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
-use super::cgroup::{self, Cgroups};
+use super::cgroup::{self, Cgroups, PREFIX};
 
 /// What a service holds on this machine.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Instance {
     pub(super) fn open(state_dir: &Path, as_root: bool) -> io::Result<Self> {
         fs::create_dir_all(state_dir)?;
         reap(state_dir)?;
-        let name = format!("assay-{}", Uuid::now_v7().simple());
+        let name = format!("{PREFIX}{}", Uuid::now_v7().simple());
         let lock_path = state_dir.join(format!("{name}.lock"));
         // Locked before it has the name that others look for.
         let unlocked = state_dir.join(format!("{name}.new"));

@@ -115,6 +115,27 @@ fn cgroups_of(_: &assay_sandbox::native::Native, state: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
+async fn groups_of_dead_services_go_and_those_of_live_ones_stay() {
+    let Some(native) = native() else { return };
+    let Some(group) = cgroups(native.state.path()).pop() else {
+        println!("skipped: no cgroup can be made here");
+        return;
+    };
+    // What a service leaves whose state folder is lost.
+    let dead = group.with_file_name(format!("assay-sandboxes-{}", mark()));
+    std::fs::create_dir(&dead).expect("a group");
+    std::fs::create_dir(dead.join("s0")).expect("a group");
+    drop(crate::common::native());
+    assert!(dead.exists(), "it could be a service that starts at this moment");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    drop(crate::common::native());
+    // Another test's backend may be at it already.
+    until("removing", Duration::from_secs(2), || !dead.exists()).await;
+    assert!(group.exists(), "the live one");
+    assert_eq!(stdout(&native.run(sh("echo fine")).await), "fine");
+}
+
+#[tokio::test]
 #[ignore = "the service that another test kills"]
 async fn a_service_to_kill() {
     let (Some(state), Ok(mark)) =
