@@ -10,7 +10,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::FileExt,
+        unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -321,13 +321,16 @@ fn lock(directory: &File) -> bool {
 /// Removes the groups in `own` of services that are dead, wherever those had their state folders.
 fn reap_siblings(own: &Path) {
     for entry in fs::read_dir(own).into_iter().flatten().flatten() {
-        let is_old = |directory: &File| {
-            let made = directory.metadata().and_then(|metadata| metadata.modified());
-            made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > LOCKING))
+        let is_ours_and_old = |directory: &File| {
+            directory.metadata().is_ok_and(|metadata| {
+                let age = metadata.modified().ok().and_then(|made| made.elapsed().ok());
+                metadata.uid() == rustix::process::geteuid().as_raw()
+                    && age.is_some_and(|age| age > LOCKING)
+            })
         };
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
             && let Ok(directory) = File::open(entry.path())
-            && is_old(&directory)
+            && is_ours_and_old(&directory)
             && lock(&directory)
         {
             remove_tree(&entry.path());
