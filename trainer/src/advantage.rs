@@ -62,7 +62,12 @@ mod tests {
     fn groups() {
         let some = |values: &[f64]| values.iter().map(|value| Some(*value)).collect::<Vec<_>>();
         let cases = [
-            ("mean", some(&[1.0, 0.0, 0.0, 0.0]), Advantage::Mean, Group::Kept(some(&[0.75, -0.25, -0.25, -0.25]))),
+            (
+                "mean",
+                some(&[1.0, 0.0, 0.0, 0.0]),
+                Advantage::Mean,
+                Group::Kept(some(&[0.75, -0.25, -0.25, -0.25])),
+            ),
             (
                 "an absent reward is not a zero",
                 vec![Some(1.0), None, Some(0.0)],
@@ -76,9 +81,24 @@ mod tests {
                 Group::Kept(vec![Some(0.5), None, Some(-0.5)]),
             ),
             ("all equal", some(&[0.3, 0.1 + 0.2, 0.3]), Advantage::Mean, Group::ZeroVariance),
-            ("all equal where valid", vec![Some(1.0), Some(1.0), None], Advantage::MeanStd, Group::ZeroVariance),
-            ("half is enough", vec![Some(1.0), Some(0.0), None, None], Advantage::Mean, Group::Kept(vec![Some(0.5), Some(-0.5), None, None])),
-            ("less than half", vec![Some(1.0), Some(0.0), None, None, None], Advantage::Mean, Group::TooFewValid),
+            (
+                "all equal where valid",
+                vec![Some(1.0), Some(1.0), None],
+                Advantage::MeanStd,
+                Group::ZeroVariance,
+            ),
+            (
+                "half is enough",
+                vec![Some(1.0), Some(0.0), None, None],
+                Advantage::Mean,
+                Group::Kept(vec![Some(0.5), Some(-0.5), None, None]),
+            ),
+            (
+                "less than half",
+                vec![Some(1.0), Some(0.0), None, None, None],
+                Advantage::Mean,
+                Group::TooFewValid,
+            ),
             ("a group of one", some(&[1.0]), Advantage::MeanStd, Group::TooFewValid),
             ("nothing", vec![], Advantage::Mean, Group::TooFewValid),
         ];
@@ -89,7 +109,8 @@ mod tests {
 
     #[test]
     fn mean_std_uses_the_sample_deviation() {
-        let Group::Kept(advantages) = group(&[Some(0.0), Some(1.0), Some(2.0)], Advantage::MeanStd) else {
+        let Group::Kept(advantages) = group(&[Some(0.0), Some(1.0), Some(2.0)], Advantage::MeanStd)
+        else {
             panic!("a group with spread is kept");
         };
         // std([0, 1, 2], ddof=1) = 1

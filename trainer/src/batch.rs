@@ -76,7 +76,11 @@ pub struct BatchStats {
 }
 
 /// Turns rewards into advantages and leaves out what has none.
-pub fn assemble(rollouts: &[Rollout], config: &LossConfig, rng: &mut Rng) -> (Vec<Sample>, BatchStats) {
+pub fn assemble(
+    rollouts: &[Rollout],
+    config: &LossConfig,
+    rng: &mut Rng,
+) -> (Vec<Sample>, BatchStats) {
     let mut stats = BatchStats { groups: rollouts.len(), ..BatchStats::default() };
     for sample in rollouts.iter().flat_map(|rollout| &rollout.samples) {
         stats.samples += 1;
@@ -91,7 +95,9 @@ pub fn assemble(rollouts: &[Rollout], config: &LossConfig, rng: &mut Rng) -> (Ve
     }
     let mut rewards: Vec<Vec<Option<f64>>> = rollouts
         .iter()
-        .map(|rollout| rollout.samples.iter().map(|sample| reward(sample, config.truncated)).collect())
+        .map(|rollout| {
+            rollout.samples.iter().map(|sample| reward(sample, config.truncated)).collect()
+        })
         .collect();
     if config.shuffle_rewards {
         deal_out(&mut rewards, rng);
@@ -114,8 +120,11 @@ pub fn assemble(rollouts: &[Rollout], config: &LossConfig, rng: &mut Rng) -> (Ve
             }
         };
         for (sample, advantage) in rollout.samples.iter().zip(advantages) {
-            let masked = sample.verdict.masked || (sample.truncated && config.truncated == Truncated::Mask);
-            let Some(advantage) = advantage.filter(|_| !masked && !sample.tokens.is_empty()) else { continue };
+            let masked =
+                sample.verdict.masked || (sample.truncated && config.truncated == Truncated::Mask);
+            let Some(advantage) = advantage.filter(|_| !masked && !sample.tokens.is_empty()) else {
+                continue;
+            };
             samples.push(Sample {
                 group,
                 prompt: rollout.prompt.clone(),
@@ -137,7 +146,8 @@ fn reward(sample: &Sampled, truncated: Truncated) -> Option<f64> {
 fn deal_out(rewards: &mut [Vec<Option<f64>>], rng: &mut Rng) {
     let mut pool: Vec<f64> = rewards.iter().flatten().flatten().copied().collect();
     rng.shuffle(&mut pool);
-    for (place, reward) in rewards.iter_mut().flatten().filter(|reward| reward.is_some()).zip(pool) {
+    for (place, reward) in rewards.iter_mut().flatten().filter(|reward| reward.is_some()).zip(pool)
+    {
         *place = Some(reward);
     }
 }
@@ -206,10 +216,12 @@ mod tests {
         ];
         for (name, truncated, group, expected) in cases {
             let config = LossConfig { truncated, ..LossConfig::default() };
-            let (samples, _) = assemble(std::slice::from_ref(group), &config, &mut Rng::derive(1, 0, "x"));
+            let (samples, _) =
+                assemble(std::slice::from_ref(group), &config, &mut Rng::derive(1, 0, "x"));
             let got = advantages(&samples);
             assert!(
-                got.len() == expected.len() && got.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-9),
+                got.len() == expected.len()
+                    && got.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-9),
                 "{name}: {got:?}"
             );
         }
@@ -218,12 +230,16 @@ mod tests {
     #[test]
     fn shuffling_keeps_the_rewards_and_loses_whose_they_were() {
         let config = LossConfig { shuffle_rewards: true, ..LossConfig::default() };
-        let rollouts: Vec<Rollout> = (0..50).map(|_| rollout(&[Some(1.0), Some(0.0), None, Some(0.0)])).collect();
+        let rollouts: Vec<Rollout> =
+            (0..50).map(|_| rollout(&[Some(1.0), Some(0.0), None, Some(0.0)])).collect();
         let (samples, stats) = assemble(&rollouts, &config, &mut Rng::derive(1, 0, "x"));
         assert!((stats.reward_sum - 50.0).abs() < 1e-12);
         let first = samples.iter().filter(|sample| sample.completion[0] == 0);
         let mean = first.clone().map(|sample| sample.advantage).sum::<f64>() / first.count() as f64;
         assert!(mean.abs() < 0.2, "the best sample of each group is no longer preferred: {mean}");
-        assert!(samples.iter().all(|sample| sample.completion[0] != 2), "who had no reward has none");
+        assert!(
+            samples.iter().all(|sample| sample.completion[0] != 2),
+            "who had no reward has none"
+        );
     }
 }

@@ -96,7 +96,8 @@ impl Checkpoints {
         let path = partial.join("optimizer.safetensors");
         let moments = [("first", &adam.first), ("second", &adam.second)];
         let moments = moments.map(|(name, moment)| (name, moment.to_device(tch::Device::Cpu)));
-        Tensor::write_safetensors(&moments, &path).map_err(|error| io(&path)(std::io::Error::other(error)))?;
+        Tensor::write_safetensors(&moments, &path)
+            .map_err(|error| io(&path)(std::io::Error::other(error)))?;
         let path = partial.join("resume.json");
         let text = serde_json::to_string_pretty(resume).expect("numbers and strings are JSON");
         std::fs::write(&path, text).map_err(io(&path))?;

@@ -11,6 +11,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
+use crate::bench::{self, Workload};
 use crate::config::{Config, ConfigError};
 use crate::demo;
 use crate::environment::EnvironmentError;
@@ -76,6 +77,15 @@ enum Command {
         #[arg(long, default_value_t = 1.0)]
         temperature: f64,
     },
+    /// Time training steps and sampling on a workload; `trainer/tests/bench.py` makes one and times
+    /// PyTorch beside it.
+    Bench {
+        /// The workload as JSON; `-` reads stdin.
+        workload: PathBuf,
+        /// One JSON object on stdout, as without it.
+        #[arg(long)]
+        json: bool,
+    },
     /// Measure, train, measure again, and report what changed.
     Demo {
         #[command(flatten)]
@@ -117,10 +127,16 @@ impl Common {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         sets.extend(self.policy.iter().map(|path| format!("policy.path={}", quoted(path))));
         sets.extend(self.server.iter().map(|url| format!("service.server={}", quoted(url))));
-        sets.extend(self.assay.iter().map(|path| format!("service.assay={}", quoted(&path.to_string_lossy()))));
+        sets.extend(
+            self.assay
+                .iter()
+                .map(|path| format!("service.assay={}", quoted(&path.to_string_lossy()))),
+        );
         sets.extend(self.seed.map(|seed| format!("seed={seed}")));
         match &self.config {
-            None if self.policy.as_deref() == Some(TINY) => Config::parse("tiny.toml", TINY_CONFIG, &sets),
+            None if self.policy.as_deref() == Some(TINY) => {
+                Config::parse("tiny.toml", TINY_CONFIG, &sets)
+            }
             path => Config::load(path.as_deref(), &sets),
         }
     }
@@ -181,12 +197,31 @@ fn run(command: Command) -> anyhow::Result<()> {
             let rollout = session.sample_task(task, temperature, samples.max(1))?;
             for sample in &rollout.samples {
                 if common.json {
-                    println!("{}", json!({"text": sample.text, "truncated": sample.truncated, "verdict": sample.verdict}));
+                    println!(
+                        "{}",
+                        json!({"text": sample.text, "truncated": sample.truncated, "verdict": sample.verdict})
+                    );
                 } else {
-                    let reward = sample.verdict.reward.map_or("no reward".to_owned(), |reward| format!("reward {reward}"));
+                    let reward = sample
+                        .verdict
+                        .reward
+                        .map_or("no reward".to_owned(), |reward| format!("reward {reward}"));
                     println!("--- {}, {reward}\n{}", sample.verdict.outcome, sample.text);
                 }
             }
+        }
+        Command::Bench { workload: path, json: _ } => {
+            let wrong =
+                |message: String| ConfigError::Value { place: path.display().to_string(), message };
+            let read = if path.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin())
+            } else {
+                std::fs::read_to_string(&path)
+            };
+            let text = read.map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            let workload: Workload = serde_json::from_str(&text)
+                .map_err(|error| wrong(format!("is no workload: {error}")))?;
+            println!("{}", serde_json::to_string(&bench::run(&workload)?)?);
         }
         Command::Demo { common, shuffle_rewards } => {
             let mut config = common.load()?;
@@ -201,7 +236,8 @@ fn run(command: Command) -> anyhow::Result<()> {
 /// Reads what `eval --out` wrote.
 pub fn read_evaluation(path: &Path) -> anyhow::Result<Evaluation> {
     let wrong = |message: String| ConfigError::Value { place: path.display().to_string(), message };
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     Ok(serde_json::from_str(&text).map_err(|error| wrong(format!("is no evaluation: {error}")))?)
 }
 

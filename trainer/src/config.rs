@@ -142,7 +142,14 @@ pub struct SamplingConfig {
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self { prompts: 16, samples: 8, temperature: 1.0, max_tokens: 64, stop: Vec::new(), prefill: String::new() }
+        Self {
+            prompts: 16,
+            samples: 8,
+            temperature: 1.0,
+            max_tokens: 64,
+            stop: Vec::new(),
+            prefill: String::new(),
+        }
     }
 }
 
@@ -196,7 +203,12 @@ impl Default for LossConfig {
 impl LossConfig {
     /// The constants of the loss alone.
     pub fn grpo(&self) -> Grpo {
-        Grpo { epsilon: self.epsilon, delta: self.delta, importance_cap: self.importance_cap, kl: self.kl }
+        Grpo {
+            epsilon: self.epsilon,
+            delta: self.delta,
+            importance_cap: self.importance_cap,
+            kl: self.kl,
+        }
     }
 
     /// Optimizer steps per batch.
@@ -236,7 +248,13 @@ pub struct RunConfig {
 
 impl Default for RunConfig {
     fn default() -> Self {
-        Self { out: "runs/train".into(), steps: 100, max_minutes: 0.0, checkpoint_every: 0, keep_checkpoints: 2 }
+        Self {
+            out: "runs/train".into(),
+            steps: 100,
+            max_minutes: 0.0,
+            checkpoint_every: 0,
+            keep_checkpoints: 2,
+        }
     }
 }
 
@@ -319,14 +337,23 @@ impl Config {
             None => place.to_owned(),
         };
         // First the file by itself, for its line numbers; then with each `--set` in turn.
-        let mut config: Self = toml::from_str(text).map_err(|error| parse_error(at_line(&error), &error))?;
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| parse_error(at_line(&error), &error))?;
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| parse_error(at_line(&error), &error))?;
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|error| parse_error(at_line(&error), &error))?;
         for set in sets {
             let place = format!("--set {set}");
-            let wrong = |message: &str| ConfigError::Parse { place: place.clone(), message: message.to_owned() };
-            let (key, value) = set.split_once('=').ok_or_else(|| wrong("expected key.path=value"))?;
+            let wrong = |message: &str| ConfigError::Parse {
+                place: place.clone(),
+                message: message.to_owned(),
+            };
+            let (key, value) =
+                set.split_once('=').ok_or_else(|| wrong("expected key.path=value"))?;
             insert(&mut table, key.trim(), literal(value.trim())).map_err(wrong)?;
-            config = table.clone().try_into().map_err(|error: toml::de::Error| parse_error(place.clone(), &error))?;
+            config = table
+                .clone()
+                .try_into()
+                .map_err(|error: toml::de::Error| parse_error(place.clone(), &error))?;
         }
         config.check(place)?;
         Ok(config)
@@ -359,12 +386,19 @@ impl Config {
         ];
         let wrong = if let Some((key, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             Some(format!("{key} must be at least 1"))
-        } else if let Some((key, value)) = not_negative.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite())) {
+        } else if let Some((key, value)) =
+            not_negative.iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite()))
+        {
             Some(format!("{key} must not be negative, and is {value}"))
-        } else if let Some((key, value)) = positive.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
+        } else if let Some((key, value)) =
+            positive.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite()))
+        {
             Some(format!("{key} must be above 0, and is {value}"))
         } else if self.sampling.samples < 2 {
-            Some("sampling.samples must be at least 2: a group compares samples with each other".into())
+            Some(
+                "sampling.samples must be at least 2: a group compares samples with each other"
+                    .into(),
+            )
         } else if self.loss.epsilon >= 1.0 {
             Some(format!("loss.epsilon must be below 1, and is {}", self.loss.epsilon))
         } else if self.loss.delta <= 1.0 + self.loss.epsilon {
@@ -372,9 +406,14 @@ impl Config {
         } else if self.optimizer.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
             Some(format!("optimizer.betas must lie in [0, 1), and are {:?}", self.optimizer.betas))
         } else if self.loss.minibatches > self.sampling.prompts {
-            Some("loss.minibatches must not exceed sampling.prompts: each holds whole groups".into())
+            Some(
+                "loss.minibatches must not exceed sampling.prompts: each holds whole groups".into(),
+            )
         } else if self.eval.pass_at.iter().any(|&k| k == 0 || k > self.eval.samples) {
-            Some(format!("eval.pass_at must lie between 1 and eval.samples = {}", self.eval.samples))
+            Some(format!(
+                "eval.pass_at must lie between 1 and eval.samples = {}",
+                self.eval.samples
+            ))
         } else if self.sampling.stop.iter().any(String::is_empty) {
             Some("sampling.stop must not hold an empty string".into())
         } else if self.policy.path.is_empty() {
@@ -438,7 +477,12 @@ mod tests {
 
     #[test]
     fn a_file_with_sets_on_top() {
-        let sets = ["sampling.samples=6", "loss.advantage=mean_std", "sampling.stop=[\"x\"]", "policy.path=a=b"];
+        let sets = [
+            "sampling.samples=6",
+            "loss.advantage=mean_std",
+            "sampling.stop=[\"x\"]",
+            "policy.path=a=b",
+        ];
         let config = Config::parse("train.toml", GOOD, &sets.map(str::to_owned)).unwrap();
         assert_eq!((config.seed, config.sampling.prompts, config.sampling.samples), (3, 4, 6));
         assert_eq!(config.loss.advantage, Advantage::MeanStd);
@@ -450,12 +494,24 @@ mod tests {
     #[test]
     fn what_is_refused_and_where() {
         let cases = [
-            ("[sampling]\n\nprompt = 3\n", "", "train.toml:3: unknown key `prompt`, did you mean `prompts`?"),
+            (
+                "[sampling]\n\nprompt = 3\n",
+                "",
+                "train.toml:3: unknown key `prompt`, did you mean `prompts`?",
+            ),
             ("[smapling]\n", "", "train.toml:1: unknown key `smapling`, did you mean `sampling`?"),
-            ("[loss]\ntruncated = \"maks\"\n", "", "train.toml:2: unknown value `maks`, did you mean `mask`?"),
+            (
+                "[loss]\ntruncated = \"maks\"\n",
+                "",
+                "train.toml:2: unknown value `maks`, did you mean `mask`?",
+            ),
             ("[loss]\nkl = true\n", "", "train.toml:2: invalid type"),
             ("[loss\n", "", "train.toml:1: "),
-            (GOOD, "loss.epsilom=1", "--set loss.epsilom=1: unknown key `epsilom`, did you mean `epsilon`?"),
+            (
+                GOOD,
+                "loss.epsilom=1",
+                "--set loss.epsilom=1: unknown key `epsilom`, did you mean `epsilon`?",
+            ),
             (GOOD, "seed.x=1", "--set seed.x=1: a part of the key is not a table"),
             (GOOD, "seed", "--set seed: expected key.path=value"),
             (GOOD, "=1", "--set =1: empty key"),
@@ -468,7 +524,8 @@ mod tests {
             ("", "seed=1", "policy.path is missing"),
         ];
         for (text, set, expected) in cases {
-            let sets: Vec<String> = [set].iter().filter(|set| !set.is_empty()).map(|set| (*set).to_owned()).collect();
+            let sets: Vec<String> =
+                [set].iter().filter(|set| !set.is_empty()).map(|set| (*set).to_owned()).collect();
             let error = Config::parse("train.toml", text, &sets).unwrap_err().to_string();
             assert!(error.contains(expected), "{text:?} {set:?}: {error}");
         }

@@ -48,7 +48,8 @@ pub fn demo(session: &mut Session, json: bool) -> anyhow::Result<()> {
         run: &run,
         seconds,
     };
-    std::fs::write(&path, report::html(&report)).with_context(|| format!("write {}", path.display()))?;
+    std::fs::write(&path, report::html(&report))
+        .with_context(|| format!("write {}", path.display()))?;
     let config = session.config();
     let outcome = Outcome {
         seed: config.seed,

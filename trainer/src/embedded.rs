@@ -29,14 +29,19 @@ impl Embedded {
     ///
     /// Call it on a thread that lives as long as the service should: the kernel stops the child
     /// when the thread that started it ends.
-    pub fn start(assay: Option<&Path>, args: &[String], out: &Path) -> Result<Self, EnvironmentError> {
+    pub fn start(
+        assay: Option<&Path>,
+        args: &[String],
+        out: &Path,
+    ) -> Result<Self, EnvironmentError> {
         let failed = |what: String| EnvironmentError::Embedded(what);
         let program = assay.map_or_else(find, Path::to_owned);
         let data = out.join("service");
         let log = out.join("service.log");
-        std::fs::create_dir_all(&data).map_err(|error| failed(format!("cannot make {}: {error}", data.display())))?;
-        let stderr =
-            File::create(&log).map_err(|error| failed(format!("cannot write {}: {error}", log.display())))?;
+        std::fs::create_dir_all(&data)
+            .map_err(|error| failed(format!("cannot make {}: {error}", data.display())))?;
+        let stderr = File::create(&log)
+            .map_err(|error| failed(format!("cannot write {}: {error}", log.display())))?;
         let mut command = Command::new(&program);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
@@ -64,7 +69,10 @@ impl Embedded {
             });
         }
         let mut child = command.spawn().map_err(|error| {
-            failed(format!("cannot start {}: {error}; name the binary with --assay", program.display()))
+            failed(format!(
+                "cannot start {}: {error}; name the binary with --assay",
+                program.display()
+            ))
         })?;
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut embedded = Self { child, endpoint: String::new(), log };
@@ -73,7 +81,10 @@ impl Embedded {
     }
 
     /// The address in the JSON line that the service prints once it listens.
-    fn await_address(&mut self, stdout: impl Read + Send + 'static) -> Result<String, EnvironmentError> {
+    fn await_address(
+        &mut self,
+        stdout: impl Read + Send + 'static,
+    ) -> Result<String, EnvironmentError> {
         let (sender, receiver) = mpsc::channel();
         // Ends with the child; reads on after the address so that the pipe never fills.
         std::thread::spawn(move || {
@@ -94,7 +105,10 @@ impl Embedded {
             self.check()?;
             if started.elapsed() > START_LIMIT {
                 let limit = START_LIMIT.as_secs();
-                return Err(EnvironmentError::Embedded(format!("no address within {limit} s{}", self.log_tail())));
+                return Err(EnvironmentError::Embedded(format!(
+                    "no address within {limit} s{}",
+                    self.log_tail()
+                )));
             }
         }
     }
@@ -102,7 +116,9 @@ impl Embedded {
     /// An error when the service has ended.
     pub fn check(&mut self) -> Result<(), EnvironmentError> {
         match self.child.try_wait() {
-            Ok(Some(status)) => Err(EnvironmentError::Embedded(format!("ended with {status}{}", self.log_tail()))),
+            Ok(Some(status)) => {
+                Err(EnvironmentError::Embedded(format!("ended with {status}{}", self.log_tail())))
+            }
             Ok(None) => Ok(()),
             Err(error) => Err(EnvironmentError::Embedded(format!("cannot watch it: {error}"))),
         }
@@ -169,7 +185,10 @@ mod tests {
     #[test]
     fn starts_and_stops() {
         let folder = tempfile::tempdir().unwrap();
-        let program = script(folder.path(), "echo noise; echo '{\"listening\":\"127.0.0.1:7\"}'; exec sleep 60");
+        let program = script(
+            folder.path(),
+            "echo noise; echo '{\"listening\":\"127.0.0.1:7\"}'; exec sleep 60",
+        );
         let service = Embedded::start(Some(&program), &[], folder.path()).unwrap();
         assert_eq!(service.endpoint, "http://127.0.0.1:7");
         let pid = service.child.id();
@@ -183,7 +202,9 @@ mod tests {
         let program = script(folder.path(), "echo 'no catalog here' >&2; exit 2");
         let error = Embedded::start(Some(&program), &[], folder.path()).unwrap_err().to_string();
         assert!(error.contains("exit status: 2") && error.contains("no catalog here"), "{error}");
-        let error = Embedded::start(Some(&folder.path().join("absent")), &[], folder.path()).unwrap_err().to_string();
+        let error = Embedded::start(Some(&folder.path().join("absent")), &[], folder.path())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("--assay"), "{error}");
     }
 }

@@ -119,7 +119,10 @@ pub fn evaluate(
         ids.truncate(config.eval.tasks);
     }
     let tasks = ids.iter().map(|id| environment.task(id)).collect::<Result<Vec<Task>, _>>()?;
-    let label = format!("eval-{policy_version}-{}", Rng::derive(config.seed, policy_version, "label").next_u64() % 1000);
+    let label = format!(
+        "eval-{policy_version}-{}",
+        Rng::derive(config.seed, policy_version, "label").next_u64() % 1000
+    );
     let draw = Draw {
         tasks: &tasks,
         samples: config.eval.samples,
@@ -168,11 +171,18 @@ fn task_evaluation(rollout: Rollout, likeliest: Option<&Sampled>) -> TaskEvaluat
     };
     let valid = |verdict: &Verdict| verdict.reward.is_some();
     TaskEvaluation {
-        question: rollout.task.messages.last().map(|message| message.content.clone()).unwrap_or_default(),
+        question: rollout
+            .task
+            .messages
+            .last()
+            .map(|message| message.content.clone())
+            .unwrap_or_default(),
         task: rollout.task.id,
         valid: rollout.samples.iter().filter(|sample| valid(&sample.verdict)).count(),
         passed: rollout.samples.iter().filter(|sample| sample.verdict.passed()).count(),
-        greedy: likeliest.filter(|sample| valid(&sample.verdict)).map(|sample| sample.verdict.passed()),
+        greedy: likeliest
+            .filter(|sample| valid(&sample.verdict))
+            .map(|sample| sample.verdict.passed()),
         samples: rollout.samples.iter().map(shown).collect(),
         greedy_sample: likeliest.map(shown),
     }
@@ -191,7 +201,8 @@ fn summarise(tasks: &[TaskEvaluation], pass_at: &[usize]) -> Summary {
         pass_at: pass_at.iter().map(|&k| (k, mean(&at(k)))).collect(),
         greedy: (!greedy.is_empty()).then(|| mean(&greedy)),
         reward: mean(&rewards),
-        truncated_share: samples.iter().filter(|sample| sample.truncated).count() as f64 / samples.len().max(1) as f64,
+        truncated_share: samples.iter().filter(|sample| sample.truncated).count() as f64
+            / samples.len().max(1) as f64,
     }
 }
 
@@ -205,11 +216,16 @@ fn greedy(task: &TaskEvaluation) -> Option<f64> {
 
 /// What changed between two measurements, task by task.
 pub fn compare(before: &Evaluation, after: &Evaluation) -> Comparison {
-    let by_id: BTreeMap<&str, &TaskEvaluation> = before.tasks.iter().map(|task| (task.task.as_str(), task)).collect();
-    let pairs: Vec<(&TaskEvaluation, &TaskEvaluation)> =
-        after.tasks.iter().filter_map(|task| Some((*by_id.get(task.task.as_str())?, task))).collect();
+    let by_id: BTreeMap<&str, &TaskEvaluation> =
+        before.tasks.iter().map(|task| (task.task.as_str(), task)).collect();
+    let pairs: Vec<(&TaskEvaluation, &TaskEvaluation)> = after
+        .tasks
+        .iter()
+        .filter_map(|task| Some((*by_id.get(task.task.as_str())?, task)))
+        .collect();
     let paired = |figure: &dyn Fn(&TaskEvaluation) -> Option<f64>| {
-        let both = pairs.iter().filter_map(|(before, after)| Some((figure(before)?, figure(after)?)));
+        let both =
+            pairs.iter().filter_map(|(before, after)| Some((figure(before)?, figure(after)?)));
         let (before, after): (Vec<f64>, Vec<f64>) = both.unzip();
         stats::paired(&before, &after, 0)
     };
@@ -253,10 +269,14 @@ pub fn table(comparison: &Comparison) -> String {
         rows.push(("greedy pass@1".to_owned(), paired));
     }
     rows.extend(comparison.pass_at.iter().map(|(k, paired)| (format!("pass@{k} (T=1)"), paired)));
-    let mut text = format!("{:<16}{:>8}{:>8}{:>8}   {}\n", "", "before", "after", "gain", "95% interval (t; bootstrap)");
+    let mut text = format!(
+        "{:<16}{:>8}{:>8}{:>8}   {}\n",
+        "", "before", "after", "gain", "95% interval (t; bootstrap)"
+    );
     for (name, paired) in rows {
         let points = |share: f64| format!("{:+.1}", share * 100.0);
-        let [t, bootstrap] = [paired.t95, paired.bootstrap95].map(|[low, high]| format!("[{}, {}]", points(low), points(high)));
+        let [t, bootstrap] = [paired.t95, paired.bootstrap95]
+            .map(|[low, high]| format!("[{}, {}]", points(low), points(high)));
         text += &format!(
             "{name:<16}{:>7.1}%{:>7.1}%{:>8}   {t}; {bootstrap}\n",
             paired.before * 100.0,
@@ -265,7 +285,10 @@ pub fn table(comparison: &Comparison) -> String {
         );
     }
     if comparison.unpaired > 0 {
-        text += &format!("{} tasks have a figure on one side alone and are left out\n", comparison.unpaired);
+        text += &format!(
+            "{} tasks have a figure on one side alone and are left out\n",
+            comparison.unpaired
+        );
     }
     text
 }

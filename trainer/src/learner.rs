@@ -47,11 +47,19 @@ type Stream = Vec<f32>;
 impl Learner {
     /// A learner whose masters are `masters`: one tensor per parameter of `model`, in order.
     /// `reference` is the policy that a KL term holds on to; needed where `loss.kl` is not 0.
-    pub fn new(mut model: Model, masters: &[Tensor], reference: Option<Model>, config: &Config) -> Self {
-        let slots = layout(model.parameters().iter().map(|(name, tensor)| (name.as_str(), tensor.size())));
+    pub fn new(
+        mut model: Model,
+        masters: &[Tensor],
+        reference: Option<Model>,
+        config: &Config,
+    ) -> Self {
+        let slots =
+            layout(model.parameters().iter().map(|(name, tensor)| (name.as_str(), tensor.size())));
         let flat: Vec<Tensor> = masters
             .iter()
-            .map(|master| master.detach().to_kind(Kind::Float).to_device(model.device()).flatten(0, -1))
+            .map(|master| {
+                master.detach().to_kind(Kind::Float).to_device(model.device()).flatten(0, -1)
+            })
             .collect();
         let adam = AdamW::new(config.optimizer.clone(), slots, Tensor::cat(&flat, 0));
         model.set_training(true);
@@ -88,7 +96,9 @@ impl Learner {
             _ => Some(streams(&mut self.model, samples, budget, temperature)?),
         };
         let reference = match &mut self.reference {
-            Some(model) if self.loss.kl != 0.0 => Some(streams(model, samples, budget, temperature)?),
+            Some(model) if self.loss.kl != 0.0 => {
+                Some(streams(model, samples, budget, temperature)?)
+            }
             _ => None,
         };
         let parts = minibatches(samples, self.loss.minibatches);
@@ -154,14 +164,20 @@ impl Learner {
         update: &mut Update,
     ) -> Result<(), ModelError> {
         let constants = self.loss.grpo();
-        for MicroBatch { units, rows } in micro_batches(samples, part, self.loss.micro_batch_tokens) {
+        for MicroBatch { units, rows } in micro_batches(samples, part, self.loss.micro_batch_tokens)
+        {
             update.forward_tokens += rows;
             let scored = self.model.score(&groups(samples, &units), self.temperature, true)?;
             let members = || units.iter().flatten();
-            let select = |streams: &[Stream]| members().flat_map(|&i| streams[i].iter().copied()).collect::<Stream>();
-            let sampler: Stream = members().flat_map(|&i| samples[i].sampler_log_probs.iter().copied()).collect();
+            let select = |streams: &[Stream]| {
+                members().flat_map(|&i| streams[i].iter().copied()).collect::<Stream>()
+            };
+            let sampler: Stream =
+                members().flat_map(|&i| samples[i].sampler_log_probs.iter().copied()).collect();
             let advantages: Vec<f32> = members()
-                .flat_map(|&i| std::iter::repeat_n(samples[i].advantage as f32, samples[i].completion.len()))
+                .flat_map(|&i| {
+                    std::iter::repeat_n(samples[i].advantage as f32, samples[i].completion.len())
+                })
                 .collect();
             let old = old.map(select);
             let reference = reference.map(select);
@@ -209,7 +225,8 @@ fn streams(
 /// Whole groups in order, about the same number of them in each part.
 fn minibatches(samples: &[Sample], count: usize) -> Vec<Vec<usize>> {
     let all: Vec<usize> = (0..samples.len()).collect();
-    let by_group: Vec<&[usize]> = all.chunk_by(|&a, &b| samples[a].group == samples[b].group).collect();
+    let by_group: Vec<&[usize]> =
+        all.chunk_by(|&a, &b| samples[a].group == samples[b].group).collect();
     by_group.chunks(by_group.len().div_ceil(count).max(1)).map(<[_]>::concat).collect()
 }
 

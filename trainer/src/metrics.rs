@@ -158,10 +158,14 @@ impl Console {
     /// `json` puts one object per event on stdout.
     pub fn new(json: bool) -> Self {
         // A bar that is redrawn belongs on a terminal alone.
-        let target =
-            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(0), target);
-        let style = ProgressStyle::with_template("  {msg} {wide_bar} {pos}/{len}").expect("the template is well-formed");
+        let style = ProgressStyle::with_template("  {msg} {wide_bar} {pos}/{len}")
+            .expect("the template is well-formed");
         bar.set_style(style);
         Self { json, rows: 0, bar }
     }
@@ -206,7 +210,8 @@ impl Console {
         }
         self.rows += 1;
         let percent = |share: f64| format!("{:.0}%", share * 100.0);
-        let optional = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+        let optional =
+            |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
         self.say(&format!(
             "{:>7} {:>7} {:>5} {:>6} {:>5} {:>4} {:>7.1} {:>9.1e} {:>6} {:>8.3} {:>6.2} {:>6.0} {:>5.1}s",
             format!("{}/{last}", metrics.step),
@@ -242,7 +247,8 @@ mod tests {
         let step = |step| StepMetrics { step, ..StepMetrics::default() };
         let mut file = MetricsFile::open(&path, 0).unwrap();
         (1..=4).for_each(|number| file.push(&step(number)).unwrap());
-        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"step\": 5, \"rew").unwrap();
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "{\"step\": 5, \"rew")
+            .unwrap();
         MetricsFile::open(&path, 2).unwrap().push(&step(3)).unwrap();
         assert_eq!(read(&path).unwrap(), [step(1), step(2), step(3)]);
     }
@@ -261,8 +267,17 @@ mod tests {
         };
         let metrics = StepMetrics::new(1, 1e-5, batch, &Update::default(), Seconds::default());
         assert_eq!((metrics.reward_mean, metrics.pass_share), (Some(0.5), Some(0.25)));
-        assert_eq!((metrics.valid_share, metrics.zero_variance_share, metrics.tokens_mean), (0.5, 0.5, 10.0));
-        let nothing = StepMetrics::new(1, 1e-5, BatchStats::default(), &Update::default(), Seconds::default());
+        assert_eq!(
+            (metrics.valid_share, metrics.zero_variance_share, metrics.tokens_mean),
+            (0.5, 0.5, 10.0)
+        );
+        let nothing = StepMetrics::new(
+            1,
+            1e-5,
+            BatchStats::default(),
+            &Update::default(),
+            Seconds::default(),
+        );
         assert_eq!((nothing.reward_mean, nothing.pass_share), (None, None));
     }
 }

@@ -31,7 +31,14 @@ pub struct AdamWConfig {
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { lr: 1e-5, betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.0, grad_clip: 1.0, warmup_steps: 5 }
+        Self {
+            lr: 1e-5,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.0,
+            grad_clip: 1.0,
+            warmup_steps: 5,
+        }
     }
 }
 
@@ -195,8 +202,10 @@ mod tests {
 
     #[test]
     fn ten_steps_as_pytorch_takes_them() {
-        let golden: Golden = serde_json::from_str(include_str!("../tests/fixtures/adamw.json")).unwrap();
-        let flat = |matrix: &[Vec<f32>], vector: &[f32]| [matrix.concat(), vector.to_vec()].concat();
+        let golden: Golden =
+            serde_json::from_str(include_str!("../tests/fixtures/adamw.json")).unwrap();
+        let flat =
+            |matrix: &[Vec<f32>], vector: &[f32]| [matrix.concat(), vector.to_vec()].concat();
         let config = AdamWConfig {
             lr: golden.lr,
             betas: golden.betas,
@@ -219,7 +228,10 @@ mod tests {
             let expected = flat(&step.matrix, &step.vector);
             for (i, value) in expected.iter().enumerate() {
                 let got = adam.masters.double_value(&[i as i64]);
-                assert!((got - f64::from(*value)).abs() < 2e-6, "step {number}, {i}: {got} is not {value}");
+                assert!(
+                    (got - f64::from(*value)).abs() < 2e-6,
+                    "step {number}, {i}: {got} is not {value}"
+                );
             }
         }
         assert_eq!(adam.gradient.abs().sum(Kind::Float).double_value(&[]), 0.0);
@@ -227,7 +239,11 @@ mod tests {
 
     #[test]
     fn a_gradient_that_is_not_finite_changes_nothing() {
-        let mut adam = AdamW::new(AdamWConfig::default(), layout([("w", vec![3])]), Tensor::ones([3], (Kind::Float, Device::Cpu)));
+        let mut adam = AdamW::new(
+            AdamWConfig::default(),
+            layout([("w", vec![3])]),
+            Tensor::ones([3], (Kind::Float, Device::Cpu)),
+        );
         add(&adam, 0, &Tensor::from_slice(&[1.0_f32, f32::NAN, 0.0]));
         assert!(adam.step(1.0).is_nan());
         assert_eq!(Vec::<f32>::try_from(&adam.masters).unwrap(), [1.0; 3]);

@@ -31,15 +31,15 @@ mod tests {
 
     #[test]
     fn bins() {
-        let cases: [(&str, &[usize], usize, Vec<Vec<usize>>); 5] = [
-            ("nothing", &[], 10, vec![]),
-            ("all in one", &[3, 3, 4], 10, vec![vec![0, 1, 2]]),
-            ("the long ones first", &[2, 9, 8, 1], 10, vec![vec![1, 3], vec![0, 2]]),
-            ("longer than the budget", &[1, 20], 10, vec![vec![1], vec![0]]),
-            ("equal lengths keep their order", &[5, 5, 5], 10, vec![vec![0, 1], vec![2]]),
+        let cases = [
+            ("nothing", vec![], 10, Vec::<Vec<usize>>::new()),
+            ("all in one", vec![3, 3, 4], 10, vec![vec![0, 1, 2]]),
+            ("the long ones first", vec![2, 9, 8, 1], 10, vec![vec![1, 3], vec![0, 2]]),
+            ("longer than the budget", vec![1, 20], 10, vec![vec![1], vec![0]]),
+            ("equal lengths keep their order", vec![5, 5, 5], 10, vec![vec![0, 1], vec![2]]),
         ];
         for (name, lengths, budget, expected) in cases {
-            assert_eq!(pack(lengths, budget), expected, "{name}");
+            assert_eq!(pack(&lengths, budget), expected, "{name}");
         }
     }
 }

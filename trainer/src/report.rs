@@ -43,7 +43,11 @@ pub struct Report<'a> {
 /// The page.
 pub fn html(report: &Report<'_>) -> String {
     let Report { config, before, steps, run, .. } = report;
-    let control = if config.loss.shuffle_rewards { " The control: rewards were dealt out at random." } else { "" };
+    let control = if config.loss.shuffle_rewards {
+        " The control: rewards were dealt out at random."
+    } else {
+        ""
+    };
     let mut page = String::from(HEAD);
     let _ = write!(
         page,
@@ -62,7 +66,8 @@ pub fn html(report: &Report<'_>) -> String {
     page += &figures(report.comparison);
     page += "<h2>The run</h2>\n<div class=charts>\n";
     let series = |name: &str, value: &dyn Fn(&StepMetrics) -> Option<f64>| {
-        let points: Vec<(f64, f64)> = steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect();
+        let points: Vec<(f64, f64)> =
+            steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect();
         chart(name, &points)
     };
     page += &series("mean reward of the step's samples", &|step| step.reward_mean);
@@ -71,10 +76,14 @@ pub fn html(report: &Report<'_>) -> String {
     page += &series("sampler and trainer apart (mismatch KL)", &|step| Some(step.mismatch_kl));
     page += "</div>\n<h2>Task by task</h2>\n";
     page += &tasks(report);
-    let _ = write!(page, "<h2>{SHOWN} submissions, before and after</h2>\n");
+    let _ = writeln!(page, "<h2>{SHOWN} submissions, before and after</h2>");
     page += &submissions(report);
     let text = toml::to_string(config).unwrap_or_default();
-    let _ = write!(page, "<h2>Configuration</h2>\n<details><summary>train.toml</summary><pre>{}</pre></details>\n", escape(&text));
+    let _ = write!(
+        page,
+        "<h2>Configuration</h2>\n<details><summary>train.toml</summary><pre>{}</pre></details>\n",
+        escape(&text)
+    );
     page + "</main></body></html>\n"
 }
 
@@ -83,7 +92,8 @@ fn figures(comparison: &Comparison) -> String {
         "<table class=figures><tr><th></th><th>before</th><th>after</th><th>gain, points</th><th>95% interval (t)</th><th>95% interval (bootstrap)</th></tr>\n",
     );
     let mut row = |name: &str, paired: &Paired| {
-        let interval = |[low, high]: [f64; 2]| format!("{:+.1} to {:+.1}", low * 100.0, high * 100.0);
+        let interval =
+            |[low, high]: [f64; 2]| format!("{:+.1} to {:+.1}", low * 100.0, high * 100.0);
         let _ = writeln!(
             table,
             "<tr><td>{name}</td><td>{:.1}%</td><td><b>{:.1}%</b></td><td>{:+.1}</td><td>{}</td><td>{}</td></tr>",
@@ -117,7 +127,10 @@ fn chart(name: &str, points: &[(f64, f64)]) -> String {
     let x = |step: f64| left + (step - first.0) / (last.0 - first.0).max(1.0) * CHART.0;
     let y = |value: f64| top + (high - value) / (high - low) * CHART.1;
     let path = |points: &mut dyn Iterator<Item = (f64, f64)>| {
-        points.map(|(step, value)| format!("{:.1},{:.1}", x(step), y(value))).collect::<Vec<_>>().join(" ")
+        points
+            .map(|(step, value)| format!("{:.1},{:.1}", x(step), y(value)))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let mut mean = finite.iter().enumerate().map(|(i, point)| {
         let window = &finite[i.saturating_sub(WINDOW - 1)..=i];
@@ -143,11 +156,16 @@ fn chart(name: &str, points: &[(f64, f64)]) -> String {
         line += unit;
     }
     for step in [first.0, ((first.0 + last.0) / 2.0).round(), last.0] {
-        let _ = writeln!(svg, "<text x={:.1} y={} text-anchor=middle>{step}</text>", x(step), height - 8.0);
+        let _ = writeln!(
+            svg,
+            "<text x={:.1} y={} text-anchor=middle>{step}</text>",
+            x(step),
+            height - 8.0
+        );
     }
-    let _ = write!(
+    let _ = writeln!(
         svg,
-        "<polyline class=raw points='{}'/><polyline class=mean points='{}'/></svg></figure>\n",
+        "<polyline class=raw points='{}'/><polyline class=mean points='{}'/></svg></figure>",
         path(&mut finite.iter().copied()),
         path(&mut mean)
     );
@@ -158,7 +176,8 @@ fn chart(name: &str, points: &[(f64, f64)]) -> String {
 fn scale(lowest: f64, highest: f64) -> (f64, f64, f64) {
     let range = (highest - lowest).max(1e-12);
     let power = 10f64.powf((range / 4.0).log10().floor());
-    let unit = [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|unit| range / unit <= 4.0);
+    let unit =
+        [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|unit| range / unit <= 4.0);
     let unit = unit.unwrap_or(power * 10.0);
     ((lowest / unit).floor() * unit, ((highest / unit).ceil() * unit).max(unit), unit)
 }
@@ -182,11 +201,16 @@ fn pairs<'a>(report: &Report<'a>) -> Vec<(&'a TaskEvaluation, &'a TaskEvaluation
 }
 
 fn tasks(report: &Report<'_>) -> String {
-    let mut table = String::from("<table><tr><th>task</th><th>passed before</th><th>passed after</th><th>greedy</th></tr>\n");
+    let mut table = String::from(
+        "<table><tr><th>task</th><th>passed before</th><th>passed after</th><th>greedy</th></tr>\n",
+    );
     for (before, after) in pairs(report) {
         let bar = |task: &TaskEvaluation| {
             let share = task.passed as f64 / task.valid.max(1) as f64 * 100.0;
-            format!("<span class=bar><span style='width:{share:.0}%'></span></span> {}/{}", task.passed, task.valid)
+            format!(
+                "<span class=bar><span style='width:{share:.0}%'></span></span> {}/{}",
+                task.passed, task.valid
+            )
         };
         let mark = |task: &TaskEvaluation| match task.greedy {
             Some(true) => "&#10003;",
@@ -213,9 +237,15 @@ fn submissions(report: &Report<'_>) -> String {
     Rng::derive(report.config.seed, 0, "report").shuffle(&mut pairs);
     let mut text = String::new();
     for (before, after) in pairs.into_iter().take(SHOWN) {
-        let _ = writeln!(text, "<section><h3><code>{}</code></h3><p>{}</p><div class=pair>", escape(&after.task), escape(&after.question));
+        let _ = writeln!(
+            text,
+            "<section><h3><code>{}</code></h3><p>{}</p><div class=pair>",
+            escape(&after.task),
+            escape(&after.question)
+        );
         for (when, task) in [("before", before), ("after", after)] {
-            text += &task.samples.first().map_or_else(String::new, |sample| submission(when, sample));
+            text +=
+                &task.samples.first().map_or_else(String::new, |sample| submission(when, sample));
         }
         text += "</div></section>\n";
     }
@@ -229,9 +259,13 @@ fn submission(when: &str, sample: &Shown) -> String {
         Some(_) => "fail",
         None => "none",
     };
-    let reward = verdict.reward.map_or("no reward".to_owned(), |reward| format!("reward {}", number(reward)));
-    let tests = verdict.tests.map_or(String::new(), |[passed, all]| format!(", {passed}/{all} tests"));
-    let failure = verdict.failure.as_ref().map_or(String::new(), |failure| format!(", {}", escape(failure)));
+    let reward = verdict
+        .reward
+        .map_or("no reward".to_owned(), |reward| format!("reward {}", number(reward)));
+    let tests =
+        verdict.tests.map_or(String::new(), |[passed, all]| format!(", {passed}/{all} tests"));
+    let failure =
+        verdict.failure.as_ref().map_or(String::new(), |failure| format!(", {}", escape(failure)));
     let cut = if sample.truncated { ", cut at the token limit" } else { "" };
     let mut shown: String = sample.text.chars().take(LONGEST).collect();
     if shown.len() < sample.text.len() {

@@ -109,7 +109,12 @@ pub fn rollout(
         .tasks
         .iter()
         .zip(prompts)
-        .map(|(task, prompt)| Rollout { task: task.clone(), prompt, samples: Vec::new(), masked: false })
+        .map(|(task, prompt)| Rollout {
+            task: task.clone(),
+            prompt,
+            samples: Vec::new(),
+            masked: false,
+        })
         .collect();
     let mut completions: Vec<Option<Vec<Completion>>> = completions.into_iter().map(Some).collect();
     for _ in draw.tasks {
@@ -122,7 +127,13 @@ pub fn rollout(
             .zip(verdicts.verdicts)
             .map(|(completion, verdict)| {
                 let Answer { text, truncated, .. } = answer(&completion, &draw.sampling.prefill);
-                Sampled { tokens: completion.tokens, log_probs: completion.log_probs, text, truncated, verdict }
+                Sampled {
+                    tokens: completion.tokens,
+                    log_probs: completion.log_probs,
+                    text,
+                    truncated,
+                    verdict,
+                }
             })
             .collect();
     }
@@ -134,9 +145,16 @@ pub fn rollout(
 }
 
 /// The ids that the policy reads before it answers.
-pub fn prompt(tokenizer: &Tokenizer, task: &Task, prefill: &str) -> Result<Vec<i64>, TokenizerError> {
-    let messages: Vec<(&str, &str)> =
-        task.messages.iter().map(|message| (message.role.as_str(), message.content.as_str())).collect();
+pub fn prompt(
+    tokenizer: &Tokenizer,
+    task: &Task,
+    prefill: &str,
+) -> Result<Vec<i64>, TokenizerError> {
+    let messages: Vec<(&str, &str)> = task
+        .messages
+        .iter()
+        .map(|message| (message.role.as_str(), message.content.as_str()))
+        .collect();
     tokenizer.encode(&(tokenizer.render_chat(&messages)? + prefill))
 }
 

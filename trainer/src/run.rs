@@ -66,11 +66,17 @@ impl Session {
         if let Some((folder, state)) = &from
             && state.seed != config.seed
         {
-            let message = format!("seed is {}, but {} was begun with {}", config.seed, folder.display(), state.seed);
+            let message = format!(
+                "seed is {}, but {} was begun with {}",
+                config.seed,
+                folder.display(),
+                state.seed
+            );
             return Err(ConfigError::Value { place: "resume".into(), message }.into());
         }
         let folder = from.as_ref().map(|(folder, _)| folder.as_path());
-        let Policy { model, masters, tokenizer } = policy::load(&config.policy, config.seed, folder)?;
+        let Policy { model, masters, tokenizer } =
+            policy::load(&config.policy, config.seed, folder)?;
         let reference = match config.loss.kl {
             0.0 => None,
             _ => Some(policy::load(&config.policy, config.seed, None)?.model),
@@ -97,7 +103,10 @@ impl Session {
         let started = Instant::now();
         let ids = self.environment.task_ids(&self.config.tasks.set, &self.config.tasks.split)?;
         if ids.is_empty() {
-            let message = format!("no valid task in set `{}`, split `{}`", self.config.tasks.set, self.config.tasks.split);
+            let message = format!(
+                "no valid task in set `{}`, split `{}`",
+                self.config.tasks.set, self.config.tasks.split
+            );
             return Err(ConfigError::Value { place: "tasks".into(), message }.into());
         }
         let metrics_path = metrics::path(&self.config.run.out);
@@ -134,7 +143,12 @@ impl Session {
             checkpoint,
             seconds: started.elapsed().as_secs_f64(),
         };
-        self.console.say(&format!("{} after step {}: {}", ended.reason, ended.step, ended.checkpoint.display()));
+        self.console.say(&format!(
+            "{} after step {}: {}",
+            ended.reason,
+            ended.step,
+            ended.checkpoint.display()
+        ));
         Ok(ended)
     }
 
@@ -142,16 +156,23 @@ impl Session {
         let started = Instant::now();
         let number = self.step + 1;
         let drawn = draw_tasks(ids, self.config.seed, self.step, self.config.sampling.prompts);
-        let tasks = drawn.into_iter().map(|id| self.environment.task(id)).collect::<Result<Vec<Task>, _>>()?;
+        let tasks = drawn
+            .into_iter()
+            .map(|id| self.environment.task(id))
+            .collect::<Result<Vec<Task>, _>>()?;
         let (rollouts, spent) = self.sample(&tasks, number)?;
         let mut rng = Rng::derive(self.config.seed, number, "shuffle");
         let (samples, stats) = assemble(&rollouts, &self.config.loss, &mut rng);
         if stats.valid == 0 {
-            bail!("no sample of step {number} has a reward ({:?}): the service can't evaluate", stats.outcomes);
+            bail!(
+                "no sample of step {number} has a reward ({:?}): the service can't evaluate",
+                stats.outcomes
+            );
         }
         let lr = self.learner.adam.config.lr_at(self.learner.adam.steps);
         let train = Instant::now();
-        let update = self.learner.update(&samples).with_context(|| format!("train step {number}"))?;
+        let update =
+            self.learner.update(&samples).with_context(|| format!("train step {number}"))?;
         self.step = number;
         let seconds = Seconds {
             sample: spent.sample_s,
@@ -192,7 +213,8 @@ impl Session {
         )
         .context("measure the policy")?;
         if evaluation.tasks.is_empty() {
-            let message = format!("no valid task in set `{}`, split `{}`", evaluation.set, evaluation.split);
+            let message =
+                format!("no valid task in set `{}`, split `{}`", evaluation.set, evaluation.split);
             return Err(ConfigError::Value { place: "eval".into(), message }.into());
         }
         if evaluation.summary.tasks == 0 {
@@ -202,7 +224,12 @@ impl Session {
     }
 
     /// Samples one task or the given words; used by `assay-train sample`.
-    pub fn sample_task(&mut self, task: Task, temperature: f64, samples: usize) -> anyhow::Result<Rollout> {
+    pub fn sample_task(
+        &mut self,
+        task: Task,
+        temperature: f64,
+        samples: usize,
+    ) -> anyhow::Result<Rollout> {
         let draw = Draw {
             tasks: &[task],
             samples,
@@ -213,8 +240,13 @@ impl Session {
             policy_version: self.learner.adam.steps,
             label: "sample",
         };
-        let (mut rollouts, _) =
-            rollout(&self.learner.model, &self.tokenizer, &mut *self.environment, &draw, &|_, _| {})?;
+        let (mut rollouts, _) = rollout(
+            &self.learner.model,
+            &self.tokenizer,
+            &mut *self.environment,
+            &draw,
+            &|_, _| {},
+        )?;
         Ok(rollouts.remove(0))
     }
 
@@ -256,7 +288,9 @@ fn environment(config: &Config, out: &Path) -> anyhow::Result<Box<dyn Environmen
         return Ok(Box::new(Toy::default()));
     }
     let embedded = match config.service.server.as_str() {
-        "embedded" => Some(Embedded::start(config.service.assay.as_deref(), &config.service.args, out)?),
+        "embedded" => {
+            Some(Embedded::start(config.service.assay.as_deref(), &config.service.args, out)?)
+        }
         _ => None,
     };
     Ok(Box::new(Service::connect(&config.service, embedded)?))

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use assay_proto::v1::reward_service_client::RewardServiceClient;
 use assay_proto::v1::task_service_client::TaskServiceClient;
 use assay_proto::v1::{
-    EvaluateGroupRequest, EvaluateRequest, EvaluateResult, Generation, GetTaskRequest, ListTasksRequest, Outcome,
-    Submission, TaskFilter, evaluate_group_response, submission,
+    EvaluateGroupRequest, EvaluateRequest, EvaluateResult, Generation, GetTaskRequest,
+    ListTasksRequest, Outcome, Submission, TaskFilter, evaluate_group_response, submission,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -23,7 +23,9 @@ use tonic_types::StatusExt;
 
 use crate::config::ServiceConfig;
 use crate::embedded::Embedded;
-use crate::environment::{Answers, Environment, EnvironmentError, Message, Phase, Task, Verdict, Verdicts};
+use crate::environment::{
+    Answers, Environment, EnvironmentError, Message, Phase, Task, Verdict, Verdicts,
+};
 
 /// The first and the longest pause between two tries.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -57,15 +59,24 @@ struct Client {
 
 impl Service {
     /// Connects to `config.server`, or to `embedded` when it is given. Nothing is sent yet.
-    pub fn connect(config: &ServiceConfig, embedded: Option<Embedded>) -> Result<Self, EnvironmentError> {
-        let endpoint = embedded.as_ref().map_or(config.server.clone(), |service| service.endpoint.clone());
-        let refused = |detail: String| EnvironmentError::Refused { what: format!("address {endpoint}"), detail };
+    pub fn connect(
+        config: &ServiceConfig,
+        embedded: Option<Embedded>,
+    ) -> Result<Self, EnvironmentError> {
+        let endpoint =
+            embedded.as_ref().map_or(config.server.clone(), |service| service.endpoint.clone());
+        let refused = |detail: String| EnvironmentError::Refused {
+            what: format!("address {endpoint}"),
+            detail,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("service")
             .enable_all()
             .build()
-            .map_err(|error| EnvironmentError::Embedded(format!("cannot start threads: {error}")))?;
+            .map_err(|error| {
+                EnvironmentError::Embedded(format!("cannot start threads: {error}"))
+            })?;
         let authorize = Authorize::from_env(&config.token_env).map_err(refused)?;
         let channel = {
             let _inside = runtime.enter();
@@ -98,7 +109,9 @@ impl Service {
         let requests = group.answers.iter().enumerate().map(|(number, answer)| EvaluateRequest {
             request_id: format!("{}/{}/{number}", self.run_id, group.group_id),
             task_id: group.task_id.clone(),
-            submission: Some(Submission { kind: Some(submission::Kind::Completion(answer.text.clone())) }),
+            submission: Some(Submission {
+                kind: Some(submission::Kind::Completion(answer.text.clone())),
+            }),
             reward: self.reward.clone(),
             deadline: prost_types::Duration::try_from(self.deadline).ok(),
             generation: Some(Generation {
@@ -127,7 +140,8 @@ impl Service {
 
 impl Environment for Service {
     fn task_ids(&mut self, set: &str, split: &str) -> Result<Vec<String>, EnvironmentError> {
-        let filter = TaskFilter { set: set.to_owned(), split: split.to_owned(), ..TaskFilter::default() };
+        let filter =
+            TaskFilter { set: set.to_owned(), split: split.to_owned(), ..TaskFilter::default() };
         self.runtime.block_on(self.client.task_ids(filter))
     }
 
@@ -168,7 +182,8 @@ impl Client {
         let mut ids = Vec::new();
         let mut page_token = String::new();
         loop {
-            let request = ListTasksRequest { filter: Some(filter.clone()), page_size: 0, page_token };
+            let request =
+                ListTasksRequest { filter: Some(filter.clone()), page_size: 0, page_token };
             let mut patience = Patience::new(self, "ListTasks".to_owned());
             let page = loop {
                 match self.tasks.clone().list_tasks(request.clone()).await {
@@ -191,7 +206,8 @@ impl Client {
             match self.tasks.clone().get_task(GetTaskRequest { id: id.to_owned() }).await {
                 Ok(task) => {
                     let messages = task.into_inner().messages.into_iter();
-                    let messages = messages.map(|message| Message { role: message.role, content: message.content });
+                    let messages = messages
+                        .map(|message| Message { role: message.role, content: message.content });
                     return Ok(Task { id: id.to_owned(), messages: messages.collect() });
                 }
                 Err(status) => patience.wait(&status).await?,
@@ -206,15 +222,20 @@ impl Client {
         loop {
             let before = known.len();
             let ended = self.stream_group(&request, &mut known, &mut masked).await;
-            let verdicts: Option<Vec<Verdict>> =
-                request.requests.iter().map(|request| known.get(&request.request_id).cloned()).collect();
+            let verdicts: Option<Vec<Verdict>> = request
+                .requests
+                .iter()
+                .map(|request| known.get(&request.request_id).cloned())
+                .collect();
             if let Some(verdicts) = verdicts {
                 return Ok(Verdicts { index, verdicts, masked });
             }
             if known.len() > before {
                 patience.start_over();
             }
-            let status = ended.err().unwrap_or_else(|| Status::unavailable("the stream ended before its results"));
+            let status = ended
+                .err()
+                .unwrap_or_else(|| Status::unavailable("the stream ended before its results"));
             patience.wait(&status).await?;
         }
     }
@@ -247,9 +268,14 @@ fn verdict(result: EvaluateResult) -> Verdict {
     Verdict {
         outcome: name.strip_prefix("OUTCOME_").unwrap_or(name).to_lowercase(),
         reward: result.reward.filter(|reward| reward.is_finite()),
-        failure: result.failure.map(|failure| format!("{} in {}: {}", failure.kind, failure.phase, failure.detail)),
+        failure: result
+            .failure
+            .map(|failure| format!("{} in {}: {}", failure.kind, failure.phase, failure.detail)),
         tests: result.tests.map(|tests| {
-            [tests.passed, tests.passed + tests.failed + tests.errors + tests.skipped + tests.missing]
+            [
+                tests.passed,
+                tests.passed + tests.failed + tests.errors + tests.skipped + tests.missing,
+            ]
         }),
         masked: result.mask.is_some_and(|advice| advice.mask),
     }
@@ -277,7 +303,12 @@ impl<'a> Patience<'a> {
     async fn wait(&mut self, status: &Status) -> Result<(), EnvironmentError> {
         let passing = matches!(
             status.code(),
-            Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Cancelled | Code::Unknown | Code::Internal
+            Code::Unavailable
+                | Code::ResourceExhausted
+                | Code::Aborted
+                | Code::Cancelled
+                | Code::Unknown
+                | Code::Internal
         );
         let detail = format!("{:?}: {}", status.code(), status.message());
         if !passing {
@@ -286,7 +317,10 @@ impl<'a> Patience<'a> {
         let asked = status.get_error_details().retry_info().and_then(|info| info.retry_delay);
         let pause = asked.unwrap_or(self.pause).min(self.client.retry);
         if self.started.elapsed() + pause > self.client.retry {
-            return Err(EnvironmentError::Unavailable { endpoint: self.client.endpoint.clone(), detail });
+            return Err(EnvironmentError::Unavailable {
+                endpoint: self.client.endpoint.clone(),
+                detail,
+            });
         }
         tracing::debug!(what = %self.what, %detail, ?pause, "trying again");
         tokio::time::sleep(pause).await;
@@ -302,7 +336,9 @@ struct Authorize(Option<MetadataValue<Ascii>>);
 impl Authorize {
     fn from_env(variable: &str) -> Result<Self, String> {
         let token = std::env::var(variable).ok().filter(|token| !token.is_empty());
-        let value = token.map(|token| format!("Bearer {token}").parse::<MetadataValue<Ascii>>()).transpose();
+        let value = token
+            .map(|token| format!("Bearer {token}").parse::<MetadataValue<Ascii>>())
+            .transpose();
         let mut value = value.map_err(|_| format!("the token in {variable} is not ASCII"))?;
         if let Some(value) = &mut value {
             value.set_sensitive(true);

@@ -129,7 +129,9 @@ mod tests {
 
     #[test]
     fn t_quantiles_as_in_the_tables() {
-        for (freedom, expected) in [(1, 12.7062), (2, 4.3027), (5, 2.5706), (23, 2.0687), (120, 1.9799)] {
+        for (freedom, expected) in
+            [(1, 12.7062), (2, 4.3027), (5, 2.5706), (23, 2.0687), (120, 1.9799)]
+        {
             let got = t_quantile_975(freedom);
             assert!((got - expected).abs() < 1e-4, "{freedom}: {got}");
         }
@@ -141,7 +143,13 @@ mod tests {
         let after: Vec<f64> = before.iter().map(|value| value + 0.25).collect();
         let same_shift = paired(&before, &after, 1).unwrap();
         assert!((same_shift.gain - 0.25).abs() < 1e-12);
-        assert!(same_shift.t95.iter().chain(&same_shift.bootstrap95).all(|edge| (edge - 0.25).abs() < 1e-9));
+        assert!(
+            same_shift
+                .t95
+                .iter()
+                .chain(&same_shift.bootstrap95)
+                .all(|edge| (edge - 0.25).abs() < 1e-9)
+        );
 
         let noise = paired(&[0.1, 0.4, 0.2, 0.6], &[0.4, 0.1, 0.6, 0.2], 1).unwrap();
         for interval in [noise.t95, noise.bootstrap95] {

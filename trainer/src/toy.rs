@@ -5,14 +5,16 @@
 
 use std::collections::VecDeque;
 
-use crate::environment::{Answers, Environment, EnvironmentError, Message, Task, Verdict, Verdicts};
+use crate::environment::{
+    Answers, Environment, EnvironmentError, Message, Task, Verdict, Verdicts,
+};
 
 /// Letters of a word.
 pub const LENGTH: usize = 2;
 /// The alphabet.
 const LETTERS: &[u8] = b"abcdef";
 
-/// Every word of the alphabet is a task; every third one is held out.
+/// Every word of the alphabet is a task; a third of them is held out.
 #[derive(Debug, Default)]
 pub struct Toy {
     verdicts: VecDeque<Verdicts>,
@@ -21,13 +23,19 @@ pub struct Toy {
 impl Environment for Toy {
     fn task_ids(&mut self, _set: &str, split: &str) -> Result<Vec<String>, EnvironmentError> {
         let words = (0..LETTERS.len().pow(LENGTH as u32)).map(|number| {
-            let letter = |place: usize| LETTERS[number / LETTERS.len().pow(place as u32) % LETTERS.len()];
-            (number, (0..LENGTH).map(|place| char::from(letter(place))).collect::<String>())
+            let letter = |place: usize| number / LETTERS.len().pow(place as u32) % LETTERS.len();
+            let letters: Vec<usize> = (0..LENGTH).map(letter).collect();
+            // By the sum, so that every letter is trained on in every place.
+            let held_out = letters.iter().sum::<usize>().is_multiple_of(3);
+            (
+                held_out,
+                letters.into_iter().map(|letter| char::from(LETTERS[letter])).collect::<String>(),
+            )
         });
         Ok(words
-            .filter(|(number, _)| match split {
-                "train" => number % 3 != 0,
-                "held_out" => number % 3 == 0,
+            .filter(|(held_out, _)| match split {
+                "train" => !held_out,
+                "held_out" => *held_out,
                 _ => true,
             })
             .map(|(_, word)| format!("reverse.{word}"))
@@ -41,13 +49,17 @@ impl Environment for Toy {
 
     fn submit(&mut self, group: Answers) -> Result<(), EnvironmentError> {
         let expected: Vec<u8> = word(&group.task_id)?.bytes().rev().collect();
-        let verdicts = group.answers.iter().map(|answer| verdict(&expected, answer.text.as_bytes())).collect();
+        let verdicts =
+            group.answers.iter().map(|answer| verdict(&expected, answer.text.as_bytes())).collect();
         self.verdicts.push_back(Verdicts { index: group.index, verdicts, masked: false });
         Ok(())
     }
 
     fn collect(&mut self) -> Result<Verdicts, EnvironmentError> {
-        let nothing = || EnvironmentError::Refused { what: "collect".into(), detail: "nothing was submitted".into() };
+        let nothing = || EnvironmentError::Refused {
+            what: "collect".into(),
+            detail: "nothing was submitted".into(),
+        };
         self.verdicts.pop_front().ok_or_else(nothing)
     }
 }
@@ -55,7 +67,10 @@ impl Environment for Toy {
 fn word(id: &str) -> Result<&str, EnvironmentError> {
     id.strip_prefix("reverse.")
         .filter(|word| word.len() == LENGTH && word.bytes().all(|letter| LETTERS.contains(&letter)))
-        .ok_or_else(|| EnvironmentError::Refused { what: format!("task {id}"), detail: "no such task".into() })
+        .ok_or_else(|| EnvironmentError::Refused {
+            what: format!("task {id}"),
+            detail: "no such task".into(),
+        })
 }
 
 /// The share of letters in their place.

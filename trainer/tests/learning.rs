@@ -52,7 +52,8 @@ fn learns_a_toy_from_random_weights() {
     run(tiny(folder.path(), &[]));
     let steps = metrics(folder.path());
     let reward = |steps: &[Value]| {
-        steps.iter().map(|step| step["reward_mean"].as_f64().unwrap()).sum::<f64>() / steps.len() as f64
+        steps.iter().map(|step| step["reward_mean"].as_f64().unwrap()).sum::<f64>()
+            / steps.len() as f64
     };
     let (first, last) = (reward(&steps[..5]), reward(&steps[steps.len() - 5..]));
     println!("reward {first:.3} -> {last:.3} in {} steps, {:?}", steps.len(), started.elapsed());
@@ -64,7 +65,12 @@ fn learns_a_toy_from_random_weights() {
 fn a_resumed_run_gives_the_same_numbers() {
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     // Every stage that has a state: KL reference, several updates, shuffled rewards.
-    let sets = ["loss.kl=0.1", "loss.minibatches=2", "loss.shuffle_rewards=true", "run.checkpoint_every=2"];
+    let sets = [
+        "loss.kl=0.1",
+        "loss.minibatches=2",
+        "loss.shuffle_rewards=true",
+        "run.checkpoint_every=2",
+    ];
     let with = |steps| [&sets[..], &[steps]].concat();
     run(tiny(whole.path(), &with("run.steps=6")));
     run(tiny(parts.path(), &with("run.steps=3")));
@@ -79,7 +85,8 @@ fn a_resumed_run_gives_the_same_numbers() {
 #[test]
 fn an_interrupt_saves_and_stops() {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = tiny(folder.path(), &["run.steps=100000"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        tiny(folder.path(), &["run.steps=100000"]).stderr(Stdio::null()).spawn().unwrap();
     let metrics_path = folder.path().join("metrics.jsonl");
     let deadline = Instant::now() + Duration::from_secs(60);
     while std::fs::metadata(&metrics_path).map_or(0, |file| file.len()) == 0 {
@@ -91,16 +98,36 @@ fn an_interrupt_saves_and_stops() {
     assert!(child.wait().unwrap().success());
     let steps = metrics(folder.path()).len();
     let checkpoint = folder.path().join(format!("checkpoints/step-{steps:06}"));
-    for file in ["config.json", "model.safetensors", "tokenizer.json", "optimizer.safetensors", "resume.json"] {
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "optimizer.safetensors",
+        "resume.json",
+    ] {
         assert!(checkpoint.join(file).is_file(), "{file}");
     }
     // The checkpoint is a policy like any other.
     let sets = format!("run.out={}", folder.path().display());
     let policy = checkpoint.display().to_string();
-    let refused = assay_train(&["eval", "--policy", &policy, "--server", "http://127.0.0.1:1", "--set", "service.retry_s=0.2", "--set", &sets]);
+    let refused = assay_train(&[
+        "eval",
+        "--policy",
+        &policy,
+        "--server",
+        "http://127.0.0.1:1",
+        "--set",
+        "service.retry_s=0.2",
+        "--set",
+        &sets,
+    ]);
     let output = { refused }.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("unavailable") && stderr(&output).contains("Float"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("unavailable") && stderr(&output).contains("Float"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -109,13 +136,18 @@ fn measures_and_compares() {
     let file = |name: &str| folder.path().join(name).display().to_string();
     let out = format!("run.out={}", folder.path().display());
     let evaluate = |file: &str, seed: &str| {
-        let arguments = ["eval", "--policy", "tiny", "--set", &out, "--out", file, "--seed", seed, "--json"];
+        let arguments =
+            ["eval", "--policy", "tiny", "--set", &out, "--out", file, "--seed", seed, "--json"];
         run(assay_train(&arguments))
     };
     let output = evaluate(&file("a.json"), "1");
     let event: Value = serde_json::from_slice(&output.stdout).unwrap();
     let summary = &event["evaluation"]["summary"];
-    assert_eq!((&summary["tasks"], &summary["invalid"]), (&Value::from(12), &Value::from(0)), "{summary}");
+    assert_eq!(
+        (&summary["tasks"], &summary["invalid"]),
+        (&Value::from(12), &Value::from(0)),
+        "{summary}"
+    );
     evaluate(&file("b.json"), "2");
     let output = run(assay_train(&["compare", &file("a.json"), &file("b.json"), "--json"]));
     let comparison: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -126,12 +158,14 @@ fn measures_and_compares() {
 fn the_demo_reports() {
     let folder = tempfile::tempdir().unwrap();
     let out = format!("run.out={}", folder.path().display());
-    let output = run(assay_train(&["demo", "--policy", "tiny", "--set", &out, "--set", "run.steps=3"]));
+    let output =
+        run(assay_train(&["demo", "--policy", "tiny", "--set", &out, "--set", "run.steps=3"]));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("pass@1 (T=1)") && text.contains("report: "), "{text}");
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert!(page.contains("<polyline") && page.matches("<section>").count() == 10);
-    let result: Value = serde_json::from_slice(&std::fs::read(folder.path().join("result.json")).unwrap()).unwrap();
+    let result: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("result.json")).unwrap()).unwrap();
     assert_eq!(result["run"]["step"], 3);
 }
 
@@ -149,8 +183,16 @@ fn what_is_refused_and_how() {
         (&["run", "--config", &file], 2, "train.toml:4: unknown key `learning_rate`"),
         (&["run", "--config", "/nonexistent.toml"], 2, "/nonexistent.toml"),
         (&["run", "--policy", "tiny", "--set", "loss.epsilom=1"], 2, "did you mean `epsilon`"),
-        (&["run", "--policy", &gguf, "--server", "http://127.0.0.1:1", "--set", &out], 2, "broken.gguf"),
-        (&["run", "--policy", &gguf, "--assay", "/nonexistent", "--set", &out], 1, "cannot start /nonexistent"),
+        (
+            &["run", "--policy", &gguf, "--server", "http://127.0.0.1:1", "--set", &out],
+            2,
+            "broken.gguf",
+        ),
+        (
+            &["run", "--policy", &gguf, "--assay", "/nonexistent", "--set", &out],
+            1,
+            "cannot start /nonexistent",
+        ),
         (&["run", "--no-such-flag"], 2, "--no-such-flag"),
     ];
     for (arguments, status, message) in cases {

@@ -4,7 +4,11 @@ use super::*;
 
 fn shown(reward: Option<f64>) -> Shown {
     let outcome = if reward.is_some() { "scored" } else { "infra_error" }.to_owned();
-    Shown { text: String::new(), truncated: false, verdict: Verdict { outcome, reward, ..Verdict::default() } }
+    Shown {
+        text: String::new(),
+        truncated: false,
+        verdict: Verdict { outcome, reward, ..Verdict::default() },
+    }
 }
 
 fn task(id: &str, rewards: &[Option<f64>], greedy: Option<bool>) -> TaskEvaluation {

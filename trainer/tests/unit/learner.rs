@@ -45,9 +45,14 @@ fn learner(kind: Kind, config: &Config) -> Learner {
         .iter()
         .map(|(name, tensor)| if name.contains("norm") { tensor.copy() } else { tensor * 8.0 })
         .collect();
-    let reference = (config.loss.kl != 0.0).then(|| Model::random(model_config(), 4, kind, Device::Cpu));
-    let mut learner =
-        Learner::new(Model::random(model_config(), 3, kind, Device::Cpu), &masters, reference, config);
+    let reference =
+        (config.loss.kl != 0.0).then(|| Model::random(model_config(), 4, kind, Device::Cpu));
+    let mut learner = Learner::new(
+        Model::random(model_config(), 3, kind, Device::Cpu),
+        &masters,
+        reference,
+        config,
+    );
     learner.refresh();
     learner
 }
@@ -59,9 +64,16 @@ fn samples(learner: &mut Learner) -> Vec<Sample> {
     for group in 0..5 {
         let prompt: Vec<i64> = (0..2 + rng.below(6)).map(|_| rng.below(40) as i64).collect();
         for _ in 0..2 + rng.below(3) {
-            let completion: Vec<i64> = (0..1 + rng.below(9)).map(|_| rng.below(40) as i64).collect();
+            let completion: Vec<i64> =
+                (0..1 + rng.below(9)).map(|_| rng.below(40) as i64).collect();
             let advantage = rng.below(1000) as f64 / 500.0 - 1.0;
-            samples.push(Sample { group, prompt: prompt.clone(), sampler_log_probs: Vec::new(), completion, advantage });
+            samples.push(Sample {
+                group,
+                prompt: prompt.clone(),
+                sampler_log_probs: Vec::new(),
+                completion,
+                advantage,
+            });
         }
     }
     let streams = streams(&mut learner.model, &samples, 4096, 1.0).unwrap();
@@ -119,7 +131,11 @@ fn the_first_update_after_a_refresh_clips_nothing() {
         for round in 0..3 {
             let samples = samples(&mut learner);
             let update = learner.update(&samples).unwrap();
-            assert_eq!((update.sums.clipped, update.updates, update.skipped), (0.0, 1, 0), "{kind:?} {round}");
+            assert_eq!(
+                (update.sums.clipped, update.updates, update.skipped),
+                (0.0, 1, 0),
+                "{kind:?} {round}"
+            );
             let mismatch_kl = update.sums.mismatch_kl / update.sums.tokens;
             let limit = if kind == Kind::Float { 1e-9 } else { 3e-3 };
             assert!(mismatch_kl <= limit, "{kind:?} {round}: {mismatch_kl}");
@@ -154,7 +170,10 @@ fn several_steps_on_a_batch_start_to_clip_and_stay_near_the_reference() {
     let update = learner_a.update(&batch).unwrap();
     assert_eq!(update.updates, 8);
     assert!(update.sums.clipped > 0.0, "{update:?}");
-    assert_eq!(update.sums.tokens, 4.0 * batch.iter().map(|sample| sample.completion.len()).sum::<usize>() as f64);
+    assert_eq!(
+        update.sums.tokens,
+        4.0 * batch.iter().map(|sample| sample.completion.len()).sum::<usize>() as f64
+    );
 
     let held = config(|config| config.loss.kl = 0.5);
     let mut learner_b = learner(Kind::Float, &held);
@@ -183,7 +202,13 @@ fn a_sampler_that_disagrees_stops_the_step() {
 
 #[test]
 fn minibatches_hold_whole_groups() {
-    let sample = |group| Sample { group, prompt: vec![1], completion: vec![2], sampler_log_probs: vec![0.0], advantage: 1.0 };
+    let sample = |group| Sample {
+        group,
+        prompt: vec![1],
+        completion: vec![2],
+        sampler_log_probs: vec![0.0],
+        advantage: 1.0,
+    };
     let samples: Vec<Sample> = [0, 0, 1, 3, 3, 3, 4].map(sample).into();
     assert_eq!(minibatches(&samples, 1), [vec![0, 1, 2, 3, 4, 5, 6]]);
     assert_eq!(minibatches(&samples, 2), [vec![0, 1, 2], vec![3, 4, 5, 6]]);

@@ -54,7 +54,12 @@ fn golden_numbers() {
                 reference,
                 one(&case.advantages),
             );
-            assert!(close(term.loss, case.loss[i], 1e-9), "{name}[{i}]: loss {} is not {}", term.loss, case.loss[i]);
+            assert!(
+                close(term.loss, case.loss[i], 1e-9),
+                "{name}[{i}]: loss {} is not {}",
+                term.loss,
+                case.loss[i]
+            );
             let (got, expected) = (f64::from(gradient[i]), case.gradient[i]);
             assert!(close(got, expected, 2e-5), "{name}[{i}]: gradient {got} is not {expected}");
         }
@@ -70,8 +75,13 @@ fn golden_numbers() {
 fn on_policy_nothing_is_clipped_and_the_gradient_is_the_advantage() {
     let log_probs = [-0.1, -3.0, -20.0, 0.0];
     let advantages = [1.0, -1.0, 0.5, -0.5];
-    let tokens =
-        Tokens { log_probs: &log_probs, old: &log_probs, sampler: &log_probs, reference: None, advantages: &advantages };
+    let tokens = Tokens {
+        log_probs: &log_probs,
+        old: &log_probs,
+        sampler: &log_probs,
+        reference: None,
+        advantages: &advantages,
+    };
     let (sums, gradient) = grpo(&Grpo::default(), &tokens);
     assert_eq!((sums.clipped, sums.mismatch_kl, sums.truncated_weights), (0.0, 0.0, 0.0));
     assert_eq!(gradient, [-1.0, 1.0, -0.5, 0.5]);
@@ -83,7 +93,8 @@ fn hostile_log_probs_give_finite_terms() {
     for l in extremes {
         for other in extremes {
             let (l, other) = (f64::from(l), f64::from(other));
-            let (term, derivative) = token(&Grpo { kl: 0.1, ..Grpo::default() }, l, other, other, Some(other), -1.0);
+            let (term, derivative) =
+                token(&Grpo { kl: 0.1, ..Grpo::default() }, l, other, other, Some(other), -1.0);
             assert!(term.loss.is_finite() && derivative.is_finite(), "{l} {other}: {term:?}");
         }
     }

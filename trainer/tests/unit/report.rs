@@ -44,7 +44,11 @@ fn evaluation(passed: usize) -> Evaluation {
 fn nothing_that_a_model_wrote_is_markup() {
     let (before, after) = (evaluation(0), evaluation(1));
     let comparison = compare(&before, &after);
-    let step = |step| StepMetrics { step, reward_mean: Some(step as f64 / 10.0), ..StepMetrics::default() };
+    let step = |step| StepMetrics {
+        step,
+        reward_mean: Some(step as f64 / 10.0),
+        ..StepMetrics::default()
+    };
     let steps: Vec<StepMetrics> = (1..=7).map(step).collect();
     let run = Ended { step: 7, updates: 7, reason: "steps", checkpoint: "c".into(), seconds: 1.0 };
     let page = html(&Report {
@@ -61,7 +65,8 @@ fn nothing_that_a_model_wrote_is_markup() {
     assert_eq!(page.matches("<polyline").count(), 8);
     assert!(page.contains("12 tasks of") && page.contains("pass@2"));
     for tag in ["table", "div", "section", "pre", "figure", "svg", "main"] {
-        let open = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
+        let open =
+            page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
         assert_eq!(open, page.matches(&format!("</{tag}>")).count(), "{tag}");
     }
 }
@@ -70,7 +75,12 @@ fn nothing_that_a_model_wrote_is_markup() {
 fn charts_at_their_edges() {
     assert_eq!(chart("nothing", &[]), "");
     assert_eq!(chart("nothing finite", &[(1.0, f64::NAN)]), "");
-    for points in [vec![(1.0, 0.0)], vec![(1.0, 3.0), (2.0, 3.0)], vec![(1.0, -1e9), (9.0, 1e9)], vec![(1.0, 1e-9), (2.0, 2e-9)]] {
+    for points in [
+        vec![(1.0, 0.0)],
+        vec![(1.0, 3.0), (2.0, 3.0)],
+        vec![(1.0, -1e9), (9.0, 1e9)],
+        vec![(1.0, 1e-9), (2.0, 2e-9)],
+    ] {
         let svg = chart("edge", &points);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         assert!(svg.matches("class=grid").count() <= 12, "{svg}");

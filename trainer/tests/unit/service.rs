@@ -42,30 +42,52 @@ impl RewardService for Scripted {
         request: Request<EvaluateGroupRequest>,
     ) -> Result<Response<Results>, Status> {
         let requests = request.into_inner().requests;
-        self.seen.lock().unwrap().push(requests.iter().map(|request| request.request_id.clone()).collect());
+        self.seen
+            .lock()
+            .unwrap()
+            .push(requests.iter().map(|request| request.request_id.clone()).collect());
         let results = requests.into_iter().enumerate().map(|(number, request)| {
-            let (outcome, reward) = if number == 1 { (Outcome::InfraError, None) } else { (Outcome::Scored, Some(1.0)) };
-            let result =
-                EvaluateResult { request_id: request.request_id, outcome: outcome.into(), reward, ..EvaluateResult::default() };
-            Ok(EvaluateGroupResponse { event: Some(evaluate_group_response::Event::Result(result)) })
+            let (outcome, reward) = if number == 1 {
+                (Outcome::InfraError, None)
+            } else {
+                (Outcome::Scored, Some(1.0))
+            };
+            let result = EvaluateResult {
+                request_id: request.request_id,
+                outcome: outcome.into(),
+                reward,
+                ..EvaluateResult::default()
+            };
+            Ok(EvaluateGroupResponse {
+                event: Some(evaluate_group_response::Event::Result(result)),
+            })
         });
         let act = self.acts.lock().unwrap().pop().unwrap_or(Act::Answer);
         match act {
             Act::Unavailable => Err(Status::unavailable("restarting")),
             Act::Full => {
                 let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(30)));
-                Err(Status::with_error_details(Code::ResourceExhausted, "the queue is full", details))
+                Err(Status::with_error_details(
+                    Code::ResourceExhausted,
+                    "the queue is full",
+                    details,
+                ))
             }
             Act::Refuse => Err(Status::not_found("no such task")),
             Act::Break(after) => {
                 let broken = results.take(after).chain([Err(Status::unavailable("killed"))]);
                 Ok(Response::new(Box::pin(tokio_stream::iter(broken.collect::<Vec<_>>()))))
             }
-            Act::Answer => Ok(Response::new(Box::pin(tokio_stream::iter(results.collect::<Vec<_>>())))),
+            Act::Answer => {
+                Ok(Response::new(Box::pin(tokio_stream::iter(results.collect::<Vec<_>>()))))
+            }
         }
     }
 
-    async fn evaluate(&self, _: Request<EvaluateRequest>) -> Result<Response<EvaluateResult>, Status> {
+    async fn evaluate(
+        &self,
+        _: Request<EvaluateRequest>,
+    ) -> Result<Response<EvaluateResult>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
     async fn get_results(
@@ -74,7 +96,10 @@ impl RewardService for Scripted {
     ) -> Result<Response<wire::GetResultsResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
-    async fn cancel(&self, _: Request<wire::CancelRequest>) -> Result<Response<wire::CancelResponse>, Status> {
+    async fn cancel(
+        &self,
+        _: Request<wire::CancelRequest>,
+    ) -> Result<Response<wire::CancelResponse>, Status> {
         Err(Status::unimplemented("not needed here"))
     }
 }
@@ -86,14 +111,20 @@ impl TaskService for Scripted {
         request: Request<ListTasksRequest>,
     ) -> Result<Response<wire::ListTasksResponse>, Status> {
         let second = request.into_inner().page_token == "2";
-        let names: &[(&str, bool)] = if second { &[("a", true)] } else { &[("c", true), ("broken", false), ("b", true)] };
-        let tasks = names
-            .iter()
-            .map(|(id, valid)| wire::TaskSummary { id: (*id).to_owned(), valid: *valid, ..wire::TaskSummary::default() });
+        let names: &[(&str, bool)] =
+            if second { &[("a", true)] } else { &[("c", true), ("broken", false), ("b", true)] };
+        let tasks = names.iter().map(|(id, valid)| wire::TaskSummary {
+            id: (*id).to_owned(),
+            valid: *valid,
+            ..wire::TaskSummary::default()
+        });
         let next_page_token = if second { "" } else { "2" }.to_owned();
         Ok(Response::new(wire::ListTasksResponse { tasks: tasks.collect(), next_page_token }))
     }
-    async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<wire::Task>, Status> {
+    async fn get_task(
+        &self,
+        request: Request<GetTaskRequest>,
+    ) -> Result<Response<wire::Task>, Status> {
         let content = format!("solve {}", request.into_inner().id);
         let messages = vec![wire::ChatMessage { role: "user".to_owned(), content }];
         Ok(Response::new(wire::Task { messages, ..wire::Task::default() }))
@@ -119,7 +150,11 @@ fn start(acts: &[Act]) -> (Scripted, Service, Runtime) {
             .add_service(TaskServiceServer::new(scripted.clone()))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)),
     );
-    let config = ServiceConfig { server: format!("http://{address}"), retry_s: 1.0, ..ServiceConfig::default() };
+    let config = ServiceConfig {
+        server: format!("http://{address}"),
+        retry_s: 1.0,
+        ..ServiceConfig::default()
+    };
     (scripted, Service::connect(&config, None).unwrap(), server)
 }
 
@@ -149,7 +184,8 @@ fn every_answer_has_its_verdict_through_trouble() {
     service.submit(group(7)).unwrap();
     let verdicts = service.collect().unwrap();
     assert_eq!(verdicts.index, 7);
-    let rewards: Vec<Option<f64>> = verdicts.verdicts.iter().map(|verdict| verdict.reward).collect();
+    let rewards: Vec<Option<f64>> =
+        verdicts.verdicts.iter().map(|verdict| verdict.reward).collect();
     assert_eq!(rewards, [Some(1.0), None, Some(1.0)]);
     assert_eq!(verdicts.verdicts[1].outcome, "infra_error");
     assert!(verdicts.verdicts[0].passed() && !verdicts.verdicts[1].passed());
@@ -179,7 +215,11 @@ fn a_refusal_ends_at_once_and_silence_after_a_while() {
     let error = service.collect().unwrap_err().to_string();
     assert!(error.contains("restarting") && error.contains("127.0.0.1"), "{error}");
 
-    let config = ServiceConfig { server: "http://127.0.0.1:1".into(), retry_s: 0.5, ..ServiceConfig::default() };
+    let config = ServiceConfig {
+        server: "http://127.0.0.1:1".into(),
+        retry_s: 0.5,
+        ..ServiceConfig::default()
+    };
     let mut nobody = Service::connect(&config, None).unwrap();
     assert!(matches!(nobody.task_ids("", ""), Err(EnvironmentError::Unavailable { .. })));
 }
