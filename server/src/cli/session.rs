@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::Context as _;
+use assay_fleet::Backends;
 use assay_proto::v1::{
     reward_service_client::RewardServiceClient, task_service_client::TaskServiceClient,
 };
@@ -50,6 +51,16 @@ impl Session {
         let reward = name(&spec);
         let (config, temporary) = embedded_config(common, common.data.as_deref(), spec)?;
         Self::embed(config, temporary, reward).await
+    }
+
+    /// Connects for questions about tasks alone: a service in this process gets no backends.
+    pub(super) async fn browse(common: &Common) -> CliResult<Self> {
+        if common.server.is_some() {
+            return Self::open(common, None).await;
+        }
+        let (mut config, temporary) = embedded_config(common, None, None)?;
+        config.backends = Some(Backends::new());
+        Self::embed(config, temporary, String::new()).await
     }
 
     /// A service in this process with a state of its own, whatever `--data` says.

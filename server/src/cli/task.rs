@@ -77,7 +77,7 @@ impl Task {
 
 impl List {
     async fn run(self, common: &Common) -> CliResult {
-        let session = Session::open(common, None).await?;
+        let session = Session::browse(common).await?;
         let filter = TaskFilter {
             set: self.set.unwrap_or_default(),
             split: self.split.unwrap_or_default(),
@@ -119,7 +119,7 @@ pub(super) fn report_problems(catalog: &Catalog) {
 }
 
 async fn show(common: &Common, id: String) -> CliResult {
-    let session = Session::open(common, None).await?;
+    let session = Session::browse(common).await?;
     let answer = session.tasks().get_task(GetTaskRequest { id: id.clone() }).await;
     let task = match (answer, session.app()) {
         (Ok(task), _) => task.into_inner(),
