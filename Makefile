@@ -7,19 +7,16 @@ BIN := $(CARGO_TARGET_DIR)/release
 # Asked for when a recipe needs it, not when make starts.
 WITH_LIBTORCH = LIBTORCH="$$(scripts/libtorch.sh)"
 
-.PHONY: demo test build trainer rootfs libtorch model data docker lint fmt bench
+.PHONY: demo test build rootfs libtorch model data docker lint fmt bench
 
-demo: rootfs data model build trainer ## train SmolLM2-135M on the katas and show what it learned
+demo: build rootfs model ## train SmolLM2-135M on the katas and show what it learned
 	$(BIN)/assay-train demo --config trainer/demo.toml $(DEMO)
 
-test: rootfs data model libtorch docker ## everything that CI checks
+test: build rootfs model data docker ## everything that CI checks
 	scripts/test.sh
 
-build: ## the service and its command line
-	cargo build --release --locked -p assay-server
-
-trainer: libtorch
-	$(WITH_LIBTORCH) cargo build --release --locked -p assay-trainer
+build: libtorch ## everything; `cargo build` alone leaves out the trainer and needs no libtorch
+	$(WITH_LIBTORCH) cargo build --release --locked --workspace
 
 rootfs: ## the root filesystem that Python tasks run in
 	@scripts/make-rootfs.sh >/dev/null
@@ -30,16 +27,16 @@ libtorch: ## libtorch for the CPU, from pinned wheels
 model: ## SmolLM2-135M-Instruct as GGUF
 	@scripts/fetch-model.sh >/dev/null
 
-data: ## HumanEval and the sources of the package tasks
+data: build ## HumanEval as tasks, and the sources of the package tasks
 	@scripts/fetch-data.sh >/dev/null
+	@test -d $(CACHE)/data/humaneval || $(BIN)/assay task import humaneval $(CACHE)/data/HumanEval.jsonl.gz >/dev/null
 
 docker: ## an engine and an image, where this machine allows it
 	@scripts/docker-image.sh || test $$? = 3
 
-lint:
+lint: libtorch
 	cargo fmt --all --check
-	cargo clippy --locked --all-targets -- -D warnings
-	$(WITH_LIBTORCH) cargo clippy --locked -p assay-trainer --all-targets -- -D warnings
+	$(WITH_LIBTORCH) cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 fmt:
 	cargo fmt --all

@@ -7,7 +7,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_assay-under-test");
 
 /// A task whose tests import the code under test, in the same process.
 const TASK: &str = "inflection.0001";
-const SOURCE: &str = "inflection.py";
+const SOURCE: &str = "inflection/__init__.py";
 const TESTS: &str = "test_inflection.py";
 
 /// Tries to find the report's channel and to write a perfect report of its own into it.
