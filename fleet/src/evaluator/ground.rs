@@ -107,10 +107,17 @@ impl Ground {
 
     /// Returns what has to be equal for two evaluations to share a run. The submission's size is
     /// no part of it: the same code with other words around it is the same code.
-    pub(crate) fn key(&self, header: &GradeHeader, applied: &Applied, stop: Stop) -> Digest {
+    pub(crate) fn key(
+        &self,
+        build: &Digest,
+        header: &GradeHeader,
+        applied: &Applied,
+        stop: Stop,
+    ) -> Digest {
         let facts = assay_repos::PatchFacts { bytes: 0, ..applied.facts };
         Digest::builder()
             .part(self.digest.as_str())
+            .part(build.as_str())
             .part(&header.runner)
             .part(applied.digest.as_str())
             .part(format!("{facts:?} {:?}", applied.flags))

@@ -34,7 +34,10 @@ pub struct Evaluator {
     catalog: Arc<Catalog>,
     backends: Backends,
     grounds: Mutex<HashMap<TaskId, Arc<Ground>>>,
-    runner: Arc<str>,
+    /// What records say of the code that runs and reads checks.
+    runner: String,
+    /// Cached results are of this build alone: another may read the same report otherwise.
+    build: Digest,
 }
 
 /// What [`Evaluator::prepare`] made of a submission.
@@ -76,7 +79,7 @@ impl Evaluator {
         let programs = [harness::PYTEST_RUNNER, harness::GRADER, harness::SUBJECT, harness::WIRE];
         let digest = programs.iter().fold(Digest::builder(), |all, one| all.part(one)).finish();
         let runner = format!("assay-{}+{}", env!("CARGO_PKG_VERSION"), &digest.hex()[..12]);
-        Self { catalog, backends, grounds: Mutex::default(), runner: runner.into() }
+        Self { catalog, backends, grounds: Mutex::default(), runner, build: build() }
     }
 
     /// Returns the tasks.
@@ -148,7 +151,7 @@ impl Evaluator {
             generation: evaluation.generation.clone(),
             external: evaluation.external.clone(),
             task_facts: TaskFacts::default(),
-            runner: self.runner.to_string(),
+            runner: self.runner.clone(),
         };
         let resolved = match self.backends.resolve(&task.image) {
             Ok(resolved) => resolved,
@@ -185,7 +188,8 @@ impl Evaluator {
             Err(ApplyError::Source(error)) => return settled(header, source_failure(&error)),
         };
         header.submission_digest = applied.digest.clone();
-        let key = ground.cacheable().then(|| ground.key(&header, &applied, evaluation.stop));
+        let key =
+            ground.cacheable().then(|| ground.key(&self.build, &header, &applied, evaluation.stop));
         Prepared::Job(Box::new(Job { ground, applied, header, stop: evaluation.stop, key }))
     }
 }
@@ -253,6 +257,13 @@ impl Verdict {
     fn settled(record: GradeRecord) -> Self {
         Self { record, timings: Timings::default(), retries: 0 }
     }
+}
+
+/// Names this executable, by its size and the time that it was written.
+fn build() -> Digest {
+    let facts = std::env::current_exe().and_then(std::fs::metadata);
+    let facts = facts.and_then(|facts| Ok((facts.len(), facts.modified()?)));
+    Digest::of(format!("{:?}", facts.ok()))
 }
 
 /// The failure of code of ours that panicked.
