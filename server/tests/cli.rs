@@ -295,3 +295,34 @@ fn a_kata_is_scored_in_a_real_sandbox() {
     assert_eq!(line["outcome"], "SCORED");
     assert!(line["tests"]["failed"].as_u64().unwrap() > 0, "{line}");
 }
+
+/// What is told to end leaves no state behind.
+#[test]
+fn a_signal_ends_a_command_with_1() {
+    if !ready() {
+        return;
+    }
+    let folder = folder();
+    let endless = folder.path().join("endless.py");
+    fs::write(&endless, "while True: pass\n").unwrap();
+    let score = ["score", "--task", "programs.echo", "--source", "endless.py"];
+    let mut child = assay(folder.path(), &score)
+        .env_remove("ASSAY_CACHE")
+        .env("TMPDIR", folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let state = || {
+        let entries = fs::read_dir(folder.path()).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("assay-")).count()
+    };
+    let started = Instant::now();
+    while state() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(30), "it never started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(state(), 0, "the temporary state is gone");
+}

@@ -125,14 +125,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ctrl-C drops the command: its sandboxes and its temporary state are gone with it.
+/// A signal drops the command: its sandboxes and its temporary state are gone with it.
 async fn interruptible(cli: Cli) -> CliResult {
     if matches!(cli.command, Command::Serve(_)) {
         return run(cli).await;
     }
+    let stop = serve::stop_signal().not_done()?;
     tokio::select! {
         ended = run(cli) => ended,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")).not_done(),
+        () = stop => Err(anyhow::anyhow!("interrupted")).not_done(),
     }
 }
 
