@@ -56,7 +56,7 @@ impl Drop for Instance {
 }
 
 /// Ids that one service may use, one for each slot.
-const IDS: u32 = 1000;
+pub(super) const IDS: u32 = 1000;
 
 /// Reserves a block of host ids, for as long as the returned file is open. Neighbours that share
 /// an id would share its quotas: of pipe buffers, message queues and more.

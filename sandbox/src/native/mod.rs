@@ -26,6 +26,7 @@ mod watch;
 mod wire;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -106,7 +107,10 @@ struct Inner {
 #[derive(Default)]
 struct State {
     spawner: Option<(std::process::Child, OwnedFd)>,
-    free: Vec<Slot>,
+    /// The one that has rested longest first: the others may still prepare for their next sandbox.
+    free: VecDeque<Slot>,
+    /// Whether a slot is being made that nobody waits for.
+    making_spare: bool,
     slots_made: u32,
 }
 
@@ -117,6 +121,39 @@ struct Slot {
     /// User namespaces whose id maps layers and images get; absent for an ordinary user.
     mappings: Option<(OwnedFd, OwnedFd)>,
     fallbacks: Arc<Vec<String>>,
+}
+
+/// A slot that the spawner was asked for.
+struct AskedSlot {
+    number: u32,
+    socket: OwnedFd,
+    fallbacks: Vec<String>,
+}
+
+impl AskedSlot {
+    /// Waits until it is ready.
+    async fn ready(self) -> BackendResult<Slot> {
+        let Self { number, socket, mut fallbacks } = self;
+        let socket = sys::watch(socket, Interest::READABLE)
+            .map_err(|e| failed("make a slot's socket", e))?;
+        let (bytes, mut fds) = receive(&socket)
+            .await
+            .map_err(|e| gone(&format!("slot {number} ended before it was ready: {e}")))?;
+        let mut from = wire::Reader(&bytes);
+        if from.u64() == Some(0) {
+            let own = from.list(wire::Reader::bytes).unwrap_or_default();
+            fallbacks.extend(own.iter().map(|text| String::from_utf8_lossy(text).into_owned()));
+            let images = fds.pop();
+            let mappings = fds.pop().zip(images);
+            return Ok(Slot { number, socket, mappings, fallbacks: Arc::new(fallbacks) });
+        }
+        Err(match Report::decode(from.0) {
+            Some(Report::Failed { step, errno }) => {
+                failed(&step, io::Error::from_raw_os_error(errno))
+            }
+            _ => gone(&format!("slot {number} sent no answer")),
+        })
+    }
 }
 
 impl Slot {
@@ -304,7 +341,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         if !self.running {
-            self.inner.lock().free.push(slot);
+            self.inner.lock().free.push_back(slot);
             return;
         }
         if wire::send(slot.socket.get_ref(), wire::CANCEL, &[]).is_err() {
@@ -314,7 +351,7 @@ impl Drop for Busy {
         self.inner.runtime.spawn(async move {
             // Only a slot whose sandbox is dead makes another.
             if receive_report(&slot).await.is_ok() {
-                inner.lock().free.push(slot);
+                inner.lock().free.push_back(slot);
             }
         });
     }
@@ -337,41 +374,46 @@ impl Inner {
     }
 
     /// Returns a free slot, or makes one.
-    async fn slot(&self) -> BackendResult<Slot> {
-        let (number, ours) = {
+    async fn slot(self: &Arc<Self>) -> BackendResult<Slot> {
+        let asked = {
             let mut state = self.lock();
-            while let Some(slot) = state.free.pop() {
-                if slot.is_idle() {
-                    return Ok(slot);
+            let free = loop {
+                match state.free.pop_front() {
+                    Some(slot) if !slot.is_idle() => {}
+                    other => break other,
                 }
+            };
+            if state.free.is_empty() && !state.making_spare {
+                self.make_spare(&mut state);
             }
-            self.ask_for_slot(&mut state)?
+            match free {
+                Some(slot) => return Ok(slot),
+                None => self.ask_for_slot(&mut state)?,
+            }
         };
-        let socket =
-            sys::watch(ours, Interest::READABLE).map_err(|e| failed("make a slot's socket", e))?;
-        let (bytes, mut fds) = receive(&socket)
-            .await
-            .map_err(|e| gone(&format!("slot {number} ended before it was ready: {e}")))?;
-        let mut from = wire::Reader(&bytes);
-        if from.u64() == Some(0) {
-            let own = from.list(wire::Reader::bytes).unwrap_or_default();
-            let own = own.iter().map(|text| String::from_utf8_lossy(text).into_owned());
-            let fallbacks = self.instance.cgroups.fallbacks.iter().cloned().chain(own).collect();
-            let images = fds.pop();
-            let mappings = fds.pop().zip(images);
-            return Ok(Slot { number, socket, mappings, fallbacks: Arc::new(fallbacks) });
-        }
-        Err(match Report::decode(from.0) {
-            Some(Report::Failed { step, errno }) => {
-                failed(&step, io::Error::from_raw_os_error(errno))
+        asked.ready().await
+    }
+
+    /// Has a slot made for whoever comes next, so that nobody waits for one, nor for the network
+    /// namespace that a slot makes between two sandboxes.
+    fn make_spare(self: &Arc<Self>, state: &mut State) {
+        let Ok(asked) = self.ask_for_slot(state) else { return };
+        state.making_spare = true;
+        let inner = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            let slot = asked.ready().await;
+            if let Some(inner) = inner.upgrade() {
+                let mut state = inner.lock();
+                state.making_spare = false;
+                // Whoever needs one and gets none will see the error.
+                state.free.extend(slot.ok());
             }
-            _ => gone(&format!("slot {number} sent no answer")),
-        })
+        });
     }
 
     /// Asks the spawner for another slot; starts a new spawner if that one is gone.
-    fn ask_for_slot(&self, state: &mut State) -> BackendResult<(u32, OwnedFd)> {
-        let number = state.slots_made;
+    fn ask_for_slot(&self, state: &mut State) -> BackendResult<AskedSlot> {
+        let number = state.slots_made % instance::IDS;
         state.slots_made += 1;
         let ids = self.as_root.then(|| HostIds {
             root: self.config.first_uid + self.instance.first_id - 1,
@@ -389,7 +431,10 @@ impl Inner {
         for attempt in 0..2 {
             let Some((_, socket)) = &state.spawner else { break };
             match wire::send(socket, &message, &fds) {
-                Ok(()) => return Ok((number, ours)),
+                Ok(()) => {
+                    let fallbacks = self.instance.cgroups.fallbacks.clone();
+                    return Ok(AskedSlot { number, socket: ours, fallbacks });
+                }
                 Err(e) if attempt == 0 => {
                     warn!(error = %e, "the spawner is gone; starting another");
                     self.start_spawner(state)?;

@@ -215,12 +215,12 @@ impl<'a> Watch<'a> {
 
 /// Whether a command that reached its wall limit was starved of CPU by the machine.
 ///
-/// The rule: some of its threads stood runnable without a CPU for more than a fifth of the time
+/// The rule: some of its threads stood runnable without a CPU for more than a third of the time
 /// (`stalled_ns`, from the pressure file of its own cgroup, else from its threads' `schedstat`), while all of them together got less
 /// than half of one CPU. A command that crowds itself gets at least one CPU of an idle machine, so
 /// it doesn't pass for starved; one that sleeps is never runnable.
 fn starved(wall_ns: u64, cpu_ns: u64, stalled_ns: u64) -> bool {
-    stalled_ns > wall_ns / 5 && cpu_ns < wall_ns / 2
+    stalled_ns > wall_ns / 3 && cpu_ns < wall_ns / 2
 }
 
 #[cfg(test)]
@@ -234,7 +234,7 @@ mod tests {
             ("spins alone", 10, 10, 0, false),
             ("four threads on two idle CPUs", 10, 20, 9, false),
             ("spins beside forty others", 10, 1, 9, true),
-            ("waits a little", 10, 1, 1, false),
+            ("waits a little", 10, 1, 3, false),
         ];
         for (name, wall, cpu, stalled, expected) in cases {
             assert_eq!(starved(wall * 1000, cpu * 1000, stalled * 1000), expected, "{name}");

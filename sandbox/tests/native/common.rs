@@ -7,6 +7,7 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use assay_sandbox::{
@@ -90,7 +91,12 @@ pub(crate) fn spec() -> SandboxSpec {
         workdir: "/work".into(),
         layers: Vec::new(),
         trusted: Arc::new(BTreeMap::new()),
-        limits: Limits::default(),
+        // Far away: the machine may be busy with other things.
+        limits: Limits {
+            wall: Duration::from_secs(600),
+            cpu: Duration::from_secs(300),
+            ..Limits::default()
+        },
     }
 }
 

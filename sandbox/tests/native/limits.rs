@@ -30,13 +30,20 @@ async fn beside_a_neighbour(
     }
 }
 
+/// Whether the wall limit ended it. Which of the two kinds that is depends on what else this machine
+/// does at the moment.
+fn hit_the_wall(execution: &Execution) -> bool {
+    let kinds = [LimitKind::Wall, LimitKind::WallStarved].map(Termination::Limit);
+    kinds.contains(&execution.termination)
+}
+
 #[tokio::test]
 async fn an_endless_sleep_ends_at_the_wall_limit() {
     let Some(native) = native() else { return };
     let spec = limited(|limits| limits.wall = Duration::from_millis(400));
     let started = Instant::now();
     let execution = native.run_in(spec, sh("echo before; sleep 1000")).await;
-    assert_eq!(execution.termination, Termination::Limit(LimitKind::Wall));
+    assert!(hit_the_wall(&execution), "{}", told(&execution));
     assert_eq!(stdout(&execution), "before");
     assert!(execution.usage.wall >= Duration::from_millis(400));
     assert!(started.elapsed() < Duration::from_secs(3));
@@ -93,24 +100,21 @@ async fn a_memory_bomb_ends_at_the_memory_limit() {
 #[tokio::test]
 async fn a_fork_bomb_is_refused_more_processes() {
     let Some(native) = native() else { return };
-    let spec = limited(|limits| {
-        limits.pids = 20;
-        limits.wall = Duration::from_secs(2);
-    });
+    let mut spec = limited(|limits| limits.pids = 20);
     let bomb = "import os\nrefused = 0\nwhile refused < 50:\n try:\n  if os.fork() == 0:\n   import time; time.sleep(1000)\n except OSError as e:\n  refused += 1; n = e.errno\nprint('errno', n)";
     let execution = beside_a_neighbour(&native, native.run_in(spec.clone(), python(bomb))).await;
     assert_eq!(stdout(&execution), "errno 11", "{}", told(&execution));
     if execution.isolation.fallbacks.iter().all(|fallback| !fallback.starts_with("pids")) {
         assert!(execution.usage.pids_refused >= 50, "{:?}", execution.usage);
     }
+    spec.limits.wall = Duration::from_secs(2);
     let execution = beside_a_neighbour(
         &native,
-        native.run_in(spec.clone(), sh("f() { f | f & }; f 2>/dev/null; sleep 1000")),
+        native.run_in(spec.clone(), sh("f() { f | f & }; f 2>/dev/null; exec sleep 1000")),
     )
     .await;
-    // Which of the two depends on what else this machine does.
-    let wall = [LimitKind::Wall, LimitKind::WallStarved].map(Termination::Limit);
-    assert!(wall.contains(&execution.termination), "{}", told(&execution));
+    assert!(hit_the_wall(&execution), "{}", told(&execution));
+    spec.limits.wall = Duration::from_secs(600);
     let count = "import os, time\nn = 0\nfor i in range(50):\n try:\n  if os.fork() == 0: time.sleep(1000)\n  n += 1\n except OSError: break\nprint(n)";
     let execution = native.run_in(spec, python(count)).await;
     assert_eq!(stdout(&execution), "19", "the command itself and 19 more");
@@ -147,7 +151,7 @@ async fn a_full_disk_is_enospc_and_no_kill() {
 async fn a_flood_of_output_is_drained_and_bounded() {
     let Some(native) = native() else { return };
     let spec = limited(|limits| limits.output_bytes = 1000);
-    let total: u64 = 1 << 30;
+    let total: u64 = 500 << 20;
     let script =
         format!("echo first; head -c {total} /dev/zero; echo last; head -c 5000 /dev/zero >&2");
     let execution = beside_a_neighbour(&native, native.run_in(spec, sh(&script))).await;
@@ -164,13 +168,14 @@ async fn stopping_itself_or_crashing_deeply_is_no_way_out() {
     let Some(native) = native() else { return };
     let spec = limited(|limits| limits.wall = Duration::from_millis(500));
     let execution = native.run_in(spec.clone(), sh("kill -STOP $$")).await;
-    assert_eq!(execution.termination, Termination::Limit(LimitKind::Wall));
+    assert!(hit_the_wall(&execution), "{}", told(&execution));
     let execution =
         native.run_in(spec, sh("trap '' TERM INT HUP; kill -STOP -1; sleep 1000")).await;
-    assert_eq!(execution.termination, Termination::Limit(LimitKind::Wall));
+    assert!(hit_the_wall(&execution), "{}", told(&execution));
     let deep =
         "import sys; sys.setrecursionlimit(1 << 30)\nf = lambda x: [f(x) for _ in '1']\nf(0)";
-    let execution = native.run(python(deep)).await;
+    let spec = limited(|limits| limits.memory_bytes = 128 << 20);
+    let execution = native.run_in(spec, python(deep)).await;
     assert!(
         matches!(
             execution.termination,
