@@ -216,7 +216,8 @@ impl Worker {
         timings.parse_ms = verdict.timings.parse_ms;
         let judged = Judged::by(verdict.record, timings);
         // A failure that was not the submission's is no answer for others.
-        let shared = matches!(judged.outcome, Outcome::Scored | Outcome::Tampered);
+        let shared = matches!(judged.outcome, Outcome::Scored | Outcome::Tampered)
+            && !judged.record.as_ref().is_some_and(|record| hung_on_the_clock(record));
         let (Some(pilot), Some(record), true) = (pilot, &judged.record, shared) else {
             return judged;
         };
@@ -311,4 +312,9 @@ async fn until(deadline: Option<Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether a run ended at its wall limit, as it might not on a quieter machine: no answer to repeat.
+fn hung_on_the_clock(record: &GradeRecord) -> bool {
+    record.failure.as_ref().is_some_and(|failure| failure.kind == "wall_limit")
 }

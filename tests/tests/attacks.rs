@@ -153,3 +153,23 @@ async fn no_attack_on_a_sealed_function_passes() {
         assert_eq!(passed(&result), expected, "{name}: {result:?}");
     }
 }
+
+/// A check by exit status whose script imports nothing of the submission.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_exit_does_not_pass_a_check_by_exit_status() {
+    const TASK: &str = "roman.0001";
+    if skipped() {
+        return;
+    }
+    let tree = Tree::of(TASK);
+    let data = tempfile::tempdir().unwrap();
+    let service = Service::start(PROGRAM, data.path());
+    let mut client = service.client().await;
+    for (name, code) in
+        [("os._exit", "import os\nos._exit(0)"), ("SystemExit", "raise SystemExit(0)")]
+    {
+        let patch = tree.edit("roman.py", |text| format!("{code}\n{text}"));
+        let answer = client.evaluate(request(name, TASK, Kind::Patch(patch))).await.unwrap();
+        assert!(!passed(answer.get_ref()), "{name}: {answer:?}");
+    }
+}

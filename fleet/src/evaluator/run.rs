@@ -17,8 +17,9 @@ use crate::{Stop, Timings};
 const PYTHON: &str = "/usr/bin/python3";
 /// Most bytes of a report.
 const REPORT_BYTES: usize = 16 << 20;
-/// What the grader has beyond the subject, so that it sees the subject's end and reports it.
-const GRADER_EXTRA: Duration = Duration::from_secs(2);
+/// What the grader has beyond the subject, so that it sees the subject's end and reports it, also
+/// where the machine was slow to start the subject.
+const GRADER_EXTRA: Duration = Duration::from_secs(30);
 /// How long a subject may live on when its grader is done. An honest one reads end of file.
 const SUBJECT_GRACE: Duration = Duration::from_millis(500);
 

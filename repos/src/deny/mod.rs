@@ -180,7 +180,12 @@ fn denied_name(path: &Path) -> Option<Reason> {
     if matches!(ending, Some("pyc" | "pyo")) || folder(|name| name == "__pycache__") {
         return Some(("patch.compiled_file", "stands in for a source file"));
     }
-    if folder(|name| name.ends_with(".egg-info") || name.ends_with(".dist-info")) {
+    // importlib.metadata finds these whatever their case.
+    let metadata = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.ends_with(".egg-info") || name.ends_with(".dist-info")
+    };
+    if folder(metadata) {
         return Some(("patch.package_metadata", "can register plugins of the test runner"));
     }
     None

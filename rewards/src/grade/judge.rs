@@ -134,11 +134,14 @@ fn trouble(
         && report.progress < Progress::Ended
     {
         // The submission could reach the grader by values alone.
-        let rank = match execution.termination {
-            Termination::Exited(_) => Rank::Task,
-            Termination::Signaled(_) | Termination::Limit(_) => Rank::Infra,
+        let (rank, kind) = match execution.termination {
+            Termination::Exited(_) => (Rank::Task, "grader_died"),
+            // The tests fit the limits, or no reference solution would pass: values that take the
+            // grader over them are the submission's work.
+            Termination::Limit(limit) => (Rank::Submission, limit_name(limit)),
+            Termination::Signaled(_) => (Rank::Infra, "grader_died"),
         };
-        return Some(Trouble::new(rank, "grader_died", Phase::Run, last_words(execution)));
+        return Some(Trouble::new(rank, kind, Phase::Run, last_words(execution)));
     }
     if record.counts.ran() > 0 {
         return None;

@@ -70,7 +70,7 @@ class Remote:
             return wire.receive(self.reader)
         except (EOFError, OSError):
             self._lose("the submission's process ended")
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
             self._lose("the submission's process broke the protocol: %s" % error)
 
     def _lose(self, why):

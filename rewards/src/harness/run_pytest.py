@@ -13,11 +13,8 @@ import json
 import os
 import sys
 
-NONCE = sys.stdin.readline().strip()
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-# Off the well-known number, and closed in every program that a test starts.
-CHANNEL = os.fdopen(os.dup(3), "w", encoding="utf-8", errors="backslashreplace")
-os.close(3)
+# Whatever metadata lies in the work tree, it names no plugin.
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 
 import pytest  # noqa: E402
 
@@ -29,14 +26,19 @@ MESSAGE_LIMIT = 2000
 
 class Reporter:
     def __init__(self):
+        self.nonce = sys.stdin.readline().strip()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        # Off the well-known number, and closed in every program that a test starts.
+        self.channel = os.fdopen(os.dup(3), "w", encoding="utf-8", errors="backslashreplace")
+        os.close(3)
         self.seq = 0
         self.counts = {}
         self.outcomes = {}  # id -> [status, seconds, message] over setup, call and teardown
         self.raised = {}  # (id, phase) -> whether the phase really raised
 
     def event(self, name, **fields):
-        CHANNEL.write(json.dumps({"seq": self.seq, "event": name, **fields}) + "\n")
-        CHANNEL.flush()
+        self.channel.write(json.dumps({"seq": self.seq, "event": name, **fields}) + "\n")
+        self.channel.flush()
         self.seq += 1
 
     def test(self, name, status, seconds, message):
@@ -46,7 +48,7 @@ class Reporter:
         )
 
     def pytest_collection_finish(self, session):
-        self.event("start", nonce=NONCE, collected=[item.nodeid for item in session.items])
+        self.event("start", nonce=self.nonce, collected=[item.nodeid for item in session.items])
 
     def pytest_collectreport(self, report):
         # A module that can't be collected takes its tests along: they are missing, and this says why.
@@ -81,11 +83,11 @@ class Reporter:
 
 def main():
     reporter = Reporter()
-    reporter.event("alive", nonce=NONCE)  # from here on the submission's code may run
+    reporter.event("alive", nonce=reporter.nonce)  # from here on the submission's code may run
     options = ["-c", "/dev/null", "--rootdir", os.getcwd(), "--confcutdir", os.getcwd()]
     options += ["-p", "no:cacheprovider", "--tb=short", "-q", "--no-header", "--color=no"]
     code = int(pytest.main(options + sys.argv[1:], plugins=[reporter]))
-    reporter.event("end", nonce=NONCE, exit=code, counts=reporter.counts)
+    reporter.event("end", nonce=reporter.nonce, exit=code, counts=reporter.counts)
     sys.stdout.flush()
     os._exit(code)
 

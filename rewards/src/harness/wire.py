@@ -9,7 +9,7 @@ Decoding trusts nothing: odd bytes raise `ValueError`, and sizes and depth are b
 
 import struct
 
-MAX_FRAME = 16 << 20
+MAX_FRAME = 4 << 20
 MAX_DEPTH = 100
 
 _SIZED = {list: b"l", tuple: b"t", set: b"S", frozenset: b"z"}

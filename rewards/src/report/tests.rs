@@ -427,7 +427,8 @@ fn callers_mistakes() {
 #[test]
 fn the_runner_says_that_it_is_alive_before_the_submission_can_run() {
     let main = crate::harness::PYTEST_RUNNER.split("def main()").nth(1).unwrap();
-    let alive = main.find(r#"reporter.event("alive", nonce=NONCE)"#).expect("an alive event");
+    let alive =
+        main.find(r#"reporter.event("alive", nonce=reporter.nonce)"#).expect("an alive event");
     assert!(alive < main.find("pytest.main(").unwrap());
 }
 
