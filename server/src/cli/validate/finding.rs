@@ -1,0 +1,292 @@
+//! What validation finds out about one task.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use assay_proto::v1::{EvaluateResult, Fault, Outcome};
+use assay_repos::{Lock, LockedTest, Mode, Task};
+use assay_rewards::{GradeRecord, RewardSpec, TestStatus, score};
+use serde::Serialize;
+
+use super::REWARD;
+use crate::{
+    App,
+    cli::{
+        output::{Blame as _, CliResult},
+        score::word,
+    },
+};
+
+/// One task and what its runs said.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) task: Arc<Task>,
+    pub(super) gold: Vec<Verdict>,
+    pub(super) empty: Vec<Verdict>,
+    /// Of the revision without any submission; absent where there is no revision.
+    base: Option<GradeRecord>,
+    pub(super) problems: Vec<String>,
+    /// Runs that failed by a fault of this machine.
+    pub(super) infra: usize,
+    mark: Option<&'static str>,
+    lock: Option<Lock>,
+}
+
+impl Finding {
+    pub(super) fn new(task: Arc<Task>) -> Self {
+        Self {
+            task,
+            gold: Vec::new(),
+            empty: Vec::new(),
+            base: None,
+            problems: Vec::new(),
+            infra: 0,
+            mark: None,
+            lock: None,
+        }
+    }
+
+    pub(super) fn problem(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if !self.problems.contains(&what) {
+            self.problems.push(what);
+        }
+    }
+
+    /// Reads test by test what the last run found, without and with the gold submission.
+    pub(super) async fn note_lock(&mut self, app: &App) -> CliResult<()> {
+        let Some(gold) = self.gold.last().and_then(|verdict| verdict.grade.parse().ok()) else {
+            return Ok(());
+        };
+        let Some(gold) = app.fleet().grade(&gold).await.not_done()? else { return Ok(()) };
+        let stuck = |record: &GradeRecord| {
+            let mut tests = record.checks.iter().flat_map(|check| &check.tests);
+            tests.any(|test| test.message.as_ref().is_some_and(|text| text.contains("can't cross")))
+        };
+        if self.task.mode == Mode::Sealed && stuck(&gold) {
+            self.mark = Some("guarded");
+        }
+        let Some(base) = &self.base else { return Ok(()) };
+        let lock = lock(base, &gold);
+        if self.lock.as_ref().is_some_and(|earlier| *earlier != lock) {
+            self.problem("two runs gave a test different results");
+        }
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    /// Whether there is something to look at before a submission.
+    pub(super) fn has_base(&self) -> bool {
+        self.task.source.is_some()
+    }
+
+    pub(super) fn note_base(&mut self, base: Result<assay_fleet::Verdict, assay_rewards::Failure>) {
+        let record = match base {
+            Ok(verdict) => verdict.record,
+            Err(failure) => {
+                return self.problem(format!("no baseline: {}: {}", failure.kind, failure.detail));
+            }
+        };
+        if let Some(failure) = &record.failure {
+            self.infra += usize::from(failure.fault == assay_rewards::Fault::Infra);
+            let why = &failure.detail;
+            self.problem(format!("the baseline is {}: {why}", record.outcome.as_str()));
+        } else if RewardSpec::preset(REWARD)
+            .is_some_and(|spec| score(&record, spec).reward.is_some_and(|reward| reward >= 1.0))
+        {
+            self.problem("the revision passes without any submission");
+        }
+        self.base = Some(record);
+    }
+
+    pub(super) fn judge(&mut self) {
+        let infra = |verdict: &&Verdict| {
+            verdict.failure.as_ref().is_some_and(|(fault, _)| *fault == Fault::Infra)
+        };
+        self.infra += self.gold.iter().chain(&self.empty).filter(infra).count();
+        if let Some(bad) = self.gold.iter().find(|verdict| !earns(verdict)) {
+            self.problem(format!("gold is {bad}; expected SCORED with reward 1"));
+        }
+        if let Some(good) = self.empty.iter().find(|verdict| earns(verdict)) {
+            self.problem(format!("the empty submission is {good}; expected less than 1"));
+        }
+        if let Some(unjudged) = self.empty.iter().find(|verdict| verdict.reward.is_none()) {
+            self.problem(format!("the empty submission is {unjudged}; expected a verdict"));
+        }
+        for (name, verdicts) in [("gold", &self.gold), ("empty", &self.empty)] {
+            let Some(first) = verdicts.first() else { continue };
+            if let Some(other) = verdicts.iter().find(|verdict| !verdict.same_as(first)) {
+                let what = format!("verdicts of {name} differ: {first}; {other}");
+                self.problems.push(what);
+                break;
+            }
+        }
+    }
+
+    /// Writes what the runs found into the task's folder.
+    pub(super) fn write(&mut self) -> anyhow::Result<()> {
+        if self.mark.is_some() {
+            mark_guarded(&self.task.dir.join("task.toml"))?;
+        }
+        if let Some(lock) = self.lock.take().filter(|_| self.problems.is_empty()) {
+            let path = self.task.dir.join("private/expected.lock.json");
+            fs::write(&path, lock.to_json())
+                .with_context(|| format!("write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn report(&self) -> Report<'_> {
+        Report {
+            task: self.task.id.as_str(),
+            set: &self.task.set,
+            valid: self.problems.is_empty(),
+            mode: self.task.mode.as_str(),
+            gold: self.gold.iter().map(ToString::to_string).collect(),
+            empty: self.empty.iter().map(ToString::to_string).collect(),
+            problems: &self.problems,
+            mark: self.mark,
+        }
+    }
+}
+
+fn lock(base: &GradeRecord, gold: &GradeRecord) -> Lock {
+    let status = |record: &GradeRecord, check: &str, test: &str| {
+        let mut checks = record.checks.iter();
+        let check = checks.find(|one| one.id == check);
+        let found = check.and_then(|check| check.tests.iter().find(|one| one.id == test));
+        found.map_or(TestStatus::Missing, |test| test.status).as_str().to_owned()
+    };
+    let mut lock = Lock { schema: 1, checks: BTreeMap::new() };
+    for check in base.checks.iter().chain(&gold.checks) {
+        let tests = lock.checks.entry(check.id.clone()).or_default();
+        for test in &check.tests {
+            tests.entry(test.id.clone()).or_insert_with(|| LockedTest {
+                base: status(base, &check.id, &test.id),
+                gold: status(gold, &check.id, &test.id),
+            });
+        }
+    }
+    lock
+}
+
+fn earns(verdict: &Verdict) -> bool {
+    verdict.outcome == Outcome::Scored && verdict.reward.is_some_and(|reward| reward >= 1.0 - 1e-9)
+}
+
+/// Adds `mode = "guarded"` to the top of a task file, where no table has begun.
+fn mark_guarded(path: &Path) -> anyhow::Result<()> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let mut lines: Vec<&str> = text.lines().collect();
+    let tables = lines.iter().position(|line| line.trim_start().starts_with('['));
+    let top = tables.unwrap_or(lines.len());
+    let place =
+        lines[..top].iter().rposition(|line| !line.trim().is_empty()).map_or(0, |at| at + 1);
+    lines.insert(place, "mode = \"guarded\"");
+    fs::write(path, lines.join("\n") + "\n").with_context(|| format!("write {}", path.display()))
+}
+
+/// What one run of one submission said. Two runs of it must say the same.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Verdict {
+    outcome: Outcome,
+    reward: Option<f64>,
+    tests: BTreeMap<&'static str, u32>,
+    failure: Option<(Fault, String)>,
+    grade: String,
+}
+
+impl From<EvaluateResult> for Verdict {
+    fn from(result: EvaluateResult) -> Self {
+        let tests = result.tests.unwrap_or_default();
+        Self {
+            outcome: result.outcome(),
+            reward: result.reward,
+            tests: BTreeMap::from([
+                ("passed", tests.passed),
+                ("failed", tests.failed),
+                ("errors", tests.errors),
+                ("skipped", tests.skipped),
+                ("missing", tests.missing),
+            ]),
+            failure: result
+                .failure
+                .map(|failure| (failure.fault(), format!("{}: {}", failure.kind, failure.detail))),
+            grade: result.grade_id,
+        }
+    }
+}
+
+impl Verdict {
+    fn same_as(&self, other: &Self) -> bool {
+        (self.outcome, self.reward, &self.tests) == (other.outcome, other.reward, &other.tests)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(word(self.outcome.as_str_name(), "OUTCOME_"))?;
+        if let Some(reward) = self.reward {
+            write!(f, " with reward {reward}")?;
+        }
+        let count = |(name, count): (&&str, &u32)| (*count > 0).then(|| format!("{count} {name}"));
+        let tests: Vec<_> = self.tests.iter().filter_map(count).collect();
+        if !tests.is_empty() {
+            write!(f, " ({})", tests.join(", "))?;
+        }
+        if let Some((_, failure)) = &self.failure {
+            write!(f, ", {failure}")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    task: &'a str,
+    set: &'a str,
+    pub(super) valid: bool,
+    mode: &'static str,
+    gold: Vec<String>,
+    empty: Vec<String>,
+    problems: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mark: Option<&'static str>,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.task)?;
+        for problem in self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        if let Some(mark) = self.mark {
+            write!(f, "\n  its values can't cross into the sealed grader: {mark}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_goes_before_the_tables() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("task.toml");
+        let cases = [
+            (
+                "id = \"a\"\n\n[limits]\nwall_s = 1\n",
+                "id = \"a\"\nmode = \"guarded\"\n\n[limits]\nwall_s = 1\n",
+            ),
+            ("id = \"a\"\n", "id = \"a\"\nmode = \"guarded\"\n"),
+            ("[[check]]\nid = \"u\"\n", "mode = \"guarded\"\n[[check]]\nid = \"u\"\n"),
+        ];
+        for (before, after) in cases {
+            fs::write(&path, before).unwrap();
+            mark_guarded(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), after);
+        }
+    }
+}
