@@ -1,0 +1,255 @@
+//! The slots of a backend: made when needed, handed out, taken back.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tracing::warn;
+
+use super::{
+    NativeConfig, failed, gone,
+    instance::{self, Instance},
+    job::Report,
+    slot::HostIds,
+    spawner::{self, NewSlot},
+    sys, wire,
+};
+use crate::BackendResult;
+
+/// What all clones of a backend and all its sandboxes share.
+pub(super) struct Inner {
+    pub(super) config: NativeConfig,
+    pub(super) runtime: Handle,
+    /// Whether sandboxes get host users of their own.
+    pub(super) as_root: bool,
+    pub(super) instance: Instance,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    spawner: Option<(std::process::Child, OwnedFd)>,
+    /// The one that has rested longest first: the others may still prepare for their next sandbox.
+    free: VecDeque<Slot>,
+    /// Whether a slot is being made that nobody waits for.
+    making_spare: bool,
+    slots_made: u32,
+}
+
+/// Our end of a slot.
+pub(super) struct Slot {
+    pub(super) number: u32,
+    pub(super) socket: AsyncFd<OwnedFd>,
+    /// User namespaces whose id maps layers and images get; absent for an ordinary user.
+    pub(super) mappings: Option<(OwnedFd, OwnedFd)>,
+    pub(super) fallbacks: Arc<Vec<String>>,
+}
+
+/// A slot that the spawner was asked for.
+struct AskedSlot {
+    number: u32,
+    socket: OwnedFd,
+    fallbacks: Vec<String>,
+}
+
+impl AskedSlot {
+    /// Waits until it is ready.
+    async fn ready(self) -> BackendResult<Slot> {
+        let Self { number, socket, mut fallbacks } = self;
+        let socket = sys::watch(socket, Interest::READABLE)
+            .map_err(|e| failed("make a slot's socket", e))?;
+        let (bytes, mut fds) = receive(&socket)
+            .await
+            .map_err(|e| gone(&format!("slot {number} ended before it was ready: {e}")))?;
+        let mut from = wire::Reader(&bytes);
+        if from.u64() == Some(0) {
+            let own = from.list(wire::Reader::bytes).unwrap_or_default();
+            fallbacks.extend(own.iter().map(|text| String::from_utf8_lossy(text).into_owned()));
+            let images = fds.pop();
+            let mappings = fds.pop().zip(images);
+            return Ok(Slot { number, socket, mappings, fallbacks: Arc::new(fallbacks) });
+        }
+        Err(match Report::decode(from.0) {
+            Some(Report::Failed { step, errno }) => {
+                failed(&step, io::Error::from_raw_os_error(errno))
+            }
+            _ => gone(&format!("slot {number} sent no answer")),
+        })
+    }
+}
+
+impl Slot {
+    /// Whether it lives and has nothing to say: the spawner may have died and taken it along.
+    fn is_idle(&self) -> bool {
+        let result = wire::receive(self.socket.get_ref(), &mut [0; 8]);
+        matches!(result, Err(rustix::io::Errno::AGAIN))
+    }
+}
+
+/// A slot in somebody's hands. Dropping it kills what runs there and then hands the slot back.
+pub(super) struct Busy {
+    pub(super) inner: Arc<Inner>,
+    pub(super) slot: Option<Slot>,
+    /// Whether a job was sent whose report is still due.
+    pub(super) running: bool,
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+impl Busy {
+    pub(super) fn slot(&self) -> BackendResult<&Slot> {
+        self.slot.as_ref().ok_or_else(|| gone("slot already handed back"))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        if !self.running {
+            self.inner.lock().free.push_back(slot);
+            return;
+        }
+        if wire::send(slot.socket.get_ref(), wire::CANCEL, &[]).is_err() {
+            return;
+        }
+        let inner = Arc::clone(&self.inner);
+        self.inner.runtime.spawn(async move {
+            // Only a slot whose sandbox is dead makes another.
+            if receive_report(&slot).await.is_ok() {
+                inner.lock().free.push_back(slot);
+            }
+        });
+    }
+}
+
+impl Inner {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn start_spawner(&self, state: &mut State) -> BackendResult<()> {
+        let (child, socket) = spawner::start(&self.config.spawner).map_err(|e| {
+            failed(&format!("start the spawner {}", self.config.spawner.display()), e)
+        })?;
+        let start = spawner::encode_start(self.instance.cgroups.paths());
+        wire::send(&socket, &start, &[]).map_err(|e| failed("greet the spawner", e))?;
+        state.free.clear();
+        state.spawner = Some((child, socket));
+        Ok(())
+    }
+
+    /// Returns a free slot, or makes one.
+    pub(super) async fn slot(self: &Arc<Self>) -> BackendResult<Slot> {
+        let asked = {
+            let mut state = self.lock();
+            let free = loop {
+                match state.free.pop_front() {
+                    Some(slot) if !slot.is_idle() => {}
+                    other => break other,
+                }
+            };
+            if state.free.is_empty() && !state.making_spare {
+                self.make_spare(&mut state);
+            }
+            match free {
+                Some(slot) => return Ok(slot),
+                None => self.ask_for_slot(&mut state)?,
+            }
+        };
+        asked.ready().await
+    }
+
+    /// Has a slot made for whoever comes next, so that nobody waits for one, nor for the network
+    /// namespace that a slot makes between two sandboxes.
+    fn make_spare(self: &Arc<Self>, state: &mut State) {
+        let Ok(asked) = self.ask_for_slot(state) else { return };
+        state.making_spare = true;
+        let inner = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            let slot = asked.ready().await;
+            if let Some(inner) = inner.upgrade() {
+                let mut state = inner.lock();
+                state.making_spare = false;
+                // Whoever needs one and gets none will see the error.
+                state.free.extend(slot.ok());
+            }
+        });
+    }
+
+    /// Asks the spawner for another slot; starts a new spawner if that one is gone.
+    fn ask_for_slot(&self, state: &mut State) -> BackendResult<AskedSlot> {
+        let number = state.slots_made % instance::IDS;
+        state.slots_made += 1;
+        let ids = self.as_root.then(|| HostIds {
+            root: self.config.first_uid + self.instance.first_id - 1,
+            user: self.config.first_uid + self.instance.first_id + number,
+        });
+        let files = self
+            .instance
+            .cgroups
+            .slot(number, ids.map(|ids| ids.user))
+            .map_err(|e| failed("make a slot's cgroups", e))?;
+        let (ours, theirs) = wire::pair().map_err(|e| failed("make a slot's socket", e))?;
+        let message = spawner::encode_slot(&NewSlot { ids }, &files);
+        let mut fds = vec![theirs.as_fd()];
+        fds.extend(files.fds());
+        for attempt in 0..2 {
+            let Some((_, socket)) = &state.spawner else { break };
+            match wire::send(socket, &message, &fds) {
+                Ok(()) => {
+                    let fallbacks = self.instance.cgroups.fallbacks.clone();
+                    return Ok(AskedSlot { number, socket: ours, fallbacks });
+                }
+                Err(e) if attempt == 0 => {
+                    warn!(error = %e, "the spawner is gone; starting another");
+                    self.start_spawner(state)?;
+                }
+                Err(e) => return Err(gone(&format!("spawner: {e}"))),
+            }
+        }
+        Err(gone("no spawner"))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((mut child, socket)) = state.spawner.take() {
+            // It kills its slots and removes the cgroups.
+            drop(socket);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Receives one datagram. Cancel safe.
+async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let mut guard = socket.readable().await?;
+        match wire::receive(socket.get_ref(), &mut buffer) {
+            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((length, fds)) => {
+                buffer.truncate(length);
+                return Ok((buffer, fds));
+            }
+            Err(rustix::io::Errno::AGAIN) => guard.clear_ready(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Receives what became of a job. Cancel safe.
+pub(super) async fn receive_report(slot: &Slot) -> io::Result<Report> {
+    let (bytes, _) = receive(&slot.socket).await?;
+    Report::decode(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
