@@ -13,7 +13,7 @@ use assay_proto::v1::{
     EvaluateRequest, EvaluateResult, Outcome, Submission,
     reward_service_client::RewardServiceClient, submission::Kind,
 };
-use assay_repos::{Catalog, TaskId};
+use assay_repos::{Catalog, Change, TaskId};
 use tonic::transport::Channel;
 
 /// A running `assay serve`. Dropping it kills it with SIGKILL.
@@ -147,7 +147,7 @@ impl Tree {
     #[must_use]
     pub fn read(&self, path: &str) -> String {
         let found = self.revision.read(Path::new(path)).expect("read a file of the revision");
-        let (content, _) = found.unwrap_or_else(|| panic!("no file {path}"));
+        let Some(Change::File { content, .. }) = found else { panic!("no file {path}") };
         String::from_utf8(content.to_vec()).expect("text")
     }
 
