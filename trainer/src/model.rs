@@ -491,13 +491,14 @@ impl Model {
             let qk = rows.rotate(&qk);
             let split = qk.split_with_sizes([c.heads, c.kv_heads], 1);
             let attended = attend(layer, &split[0], &split[1], &v);
-            x = x + attended.linear::<&Tensor>(w(block.output), None);
+            // A new tensor: `+=` works in place, and the norm's backward pass still needs this x.
+            x = &x + attended.linear::<&Tensor>(w(block.output), None);
 
             let normed = self.rms_norm(&x, w(block.post_norm));
             let gate_up = normed.linear::<&Tensor>(w(block.gate_up), None);
             let gate_up = gate_up.chunk(2, -1);
             let activated = gate_up[0].silu() * &gate_up[1];
-            x = x + activated.linear::<&Tensor>(w(block.down), None);
+            x = &x + activated.linear::<&Tensor>(w(block.down), None);
         }
         self.rms_norm(&x, w(self.norm))
     }

@@ -47,8 +47,7 @@ def workload(tokenizer, path, options):
 
 
 def ours(work):
-    command = ["cargo", "run", "--quiet", "--release", "-p", "assay-trainer", "--example", "bench"]
-    out = subprocess.run(command, input=json.dumps(work), text=True, check=True,
+    out = subprocess.run(oracle.example("bench"), input=json.dumps(work), text=True, check=True,
                          stdout=subprocess.PIPE, cwd=oracle.ROOT).stdout
     return json.loads(out)
 

@@ -304,12 +304,12 @@ fn byte_model(arch: Arch) -> Model {
 /// The sampler's log-probs against the full forward pass, token by token.
 fn cached_difference(model: &mut Model, completions: &[Vec<Completion>], temperature: f64) -> f32 {
     let mut worst = 0.0_f32;
-    for completion in completions.iter().flatten() {
-        assert_eq!(completion.tokens.len(), completion.log_probs.len());
-        let group =
-            Group { prompt: &completion.prompt_tokens, completions: vec![&completion.tokens] };
+    for drawn in completions {
+        let prompt = &drawn[0].prompt_tokens;
+        let group = Group { prompt, completions: drawn.iter().map(|c| &c.tokens[..]).collect() };
         let scored = model.score(&[group], temperature, false).unwrap();
-        worst = worst.max(largest_difference(&scored.log_probs, &completion.log_probs));
+        let sampled: Vec<f32> = drawn.iter().flat_map(|c| c.log_probs.clone()).collect();
+        worst = worst.max(largest_difference(&scored.log_probs, &sampled));
     }
     worst
 }
@@ -371,7 +371,14 @@ fn samples_follow_the_distribution() {
     for (temperature, top_p) in [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5)] {
         let params = SampleParams { top_p, ..params(temperature, 1) };
         let n = 4000;
-        let drawn = sample(&model, &tokenizer, &[prompt.clone()], n, &params, &mut |_, _, _| {});
+        let drawn = sample(
+            &model,
+            &tokenizer,
+            std::slice::from_ref(&prompt),
+            n,
+            &params,
+            &mut |_, _, _| {},
+        );
         let mut counts = vec![0.0_f64; 257];
         for completion in &drawn.unwrap()[0] {
             counts[completion.tokens[0] as usize] += 1.0;
@@ -523,4 +530,83 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(build(&tensors), Some(ModelError::Shape { .. })));
     drop(tensors.remove(3));
     assert!(matches!(build(&tensors), Some(ModelError::Missing(_))));
+}
+
+#[test]
+fn folders_that_contradict_themselves_are_refused() {
+    let tokenizer = Tokenizer::bytes();
+    let config =
+        ModelConfig { vocab: tokenizer.size(), eos: vec![256], ..tiny_config(Arch::Qwen2) };
+    let model = Model::random(config.clone(), 3, Kind::Float, Device::Cpu);
+    let tensors: NamedTensors =
+        model.parameters().iter().map(|(name, p)| (name.clone(), p.copy())).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let save = || weights::save_hf(folder.path(), &config, &tensors, Some(&tokenizer)).unwrap();
+    let error = || weights::load(folder.path()).unwrap_err().to_string();
+    save();
+    let loaded = weights::load(folder.path()).unwrap();
+    assert_eq!(loaded.config, config);
+    assert!(loaded.tensors.iter().zip(&tensors).all(|(a, b)| a.0 == b.0 && a.1.equal(&b.1)));
+
+    // The same weights in two files behind an index.
+    let shard = |name: &str, part: &[(String, Tensor)]| {
+        let other = tempfile::tempdir().unwrap();
+        let part = part.iter().map(|(name, p)| (name.clone(), p.shallow_clone())).collect();
+        weights::save_hf(other.path(), &config, &part, None).unwrap();
+        std::fs::copy(other.path().join("model.safetensors"), path(name)).unwrap();
+    };
+    let (first, second) = tensors.split_at(5);
+    shard("a.safetensors", first);
+    shard("b.safetensors", second);
+    std::fs::remove_file(path("model.safetensors")).unwrap();
+    let index = |files: [&str; 2]| {
+        let map = serde_json::json!({ "weight_map": { "x": files[0], "y": files[1] } });
+        std::fs::write(path("model.safetensors.index.json"), map.to_string()).unwrap();
+    };
+    index(["a.safetensors", "b.safetensors"]);
+    let sharded = weights::load(folder.path()).unwrap();
+    assert!(sharded.tensors.iter().zip(&tensors).all(|(a, b)| a.1.equal(&b.1)));
+    index(["a.safetensors", "a.safetensors"]);
+    assert!(error().contains("expected tensor `"), "{}", error());
+    index(["a.safetensors", "../b.safetensors"]);
+    assert!(error().contains("expected a file name"), "{}", error());
+    std::fs::remove_file(path("model.safetensors.index.json")).unwrap();
+
+    save();
+    let bytes = std::fs::read(path("model.safetensors")).unwrap();
+    for length in [0, 7, 8, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(path("model.safetensors"), &bytes[..length]).unwrap();
+        assert!(error().contains("model.safetensors"), "cut at {length}: {}", error());
+    }
+    let text = std::fs::read_to_string(path("config.json"));
+    save();
+    let text = text.unwrap();
+    let edits = [
+        ("\"vocab_size\": 257", "\"vocab_size\": 200", "special token 256"),
+        ("\"vocab_size\": 257", "\"vocab_size\": 300", "expected shape [300, 32]"),
+        ("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3", "not a multiple"),
+        ("\"qwen2\"", "\"gpt2\"", "model_type gpt2 is not supported"),
+        ("\"silu\"", "\"gelu\"", "hidden_act"),
+        ("\"hidden_size\": 32", "\"hidden_size\": 0", "hidden size 0"),
+        ("\"head_dim\": 8", "\"head_dim\": 7", "odd"),
+        (
+            "\"rope_theta\": 5000.0",
+            "\"rope_scaling\": {\"rope_type\": \"yarn\"}",
+            "rope type `yarn`",
+        ),
+        ("{", "", "not JSON"),
+    ];
+    for (from, to, expected) in edits {
+        assert!(text.contains(from), "{from}");
+        std::fs::write(path("config.json"), text.replacen(from, to, 1)).unwrap();
+        assert!(error().contains(expected), "{to}: {}", error());
+    }
+    // Fewer embedding rows than tokens.
+    let small = ModelConfig { vocab: 250, eos: Vec::new(), ..config.clone() };
+    let model = Model::random(small.clone(), 3, Kind::Float, Device::Cpu);
+    let tensors = model.parameters().iter().map(|(name, p)| (name.clone(), p.copy())).collect();
+    weights::save_hf(folder.path(), &small, &tensors, Some(&tokenizer)).unwrap();
+    let message = error();
+    assert!(message.contains("257 tokens, but the embedding 250 rows"), "{message}");
 }

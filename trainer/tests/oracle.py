@@ -35,6 +35,13 @@ def model() -> pathlib.Path:
     return pathlib.Path(subprocess.check_output([script], text=True).strip())
 
 
+def example(name: str) -> list:
+    """The command of one of our examples: of $ASSAY_EXAMPLES, a folder with built ones, or cargo's."""
+    if folder := os.environ.get("ASSAY_EXAMPLES"):
+        return [pathlib.Path(folder) / name]
+    return ["cargo", "run", "--quiet", "--release", "-p", "assay-trainer", "--example", name, "--"]
+
+
 def enter() -> None:
     """Goes on in the venv: makes it when it is not there, and starts this program again in it."""
     folder = cache() / "oracle-venv"

@@ -127,8 +127,7 @@ def write_fixtures():
 def compare() -> int:
     path, tokenizer, model = load()
     _, ids = sequences(tokenizer)
-    command = ["cargo", "run", "--quiet", "--release", "-p", "assay-trainer", "--example",
-               "log_probs", "--", path]
+    command = [*oracle.example("log_probs"), path]
     lines = "".join(json.dumps(tokens) + "\n" for tokens in ids)
     ours = subprocess.run(command, input=lines, text=True, check=True, stdout=subprocess.PIPE,
                           cwd=oracle.ROOT).stdout.splitlines()
