@@ -87,7 +87,7 @@ pub struct SandboxSpec {
     pub limits: Limits,
 }
 
-/// What a sandbox may use. A process that goes over one is ended, and the [`Execution`] says which.
+/// What a sandbox may use. A process that goes over one is ended, and the [`Execution`](crate::Execution) says which.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Wall-clock time from the start of the command.
