@@ -78,13 +78,14 @@ impl Drop for Service {
     }
 }
 
-/// Makes a request with defaults for what a test does not care about.
+/// Makes a request, to be judged all or nothing, with defaults for what a test does not care about.
 #[must_use]
 pub fn request(request_id: &str, task_id: &str, kind: Kind) -> EvaluateRequest {
     EvaluateRequest {
         request_id: request_id.into(),
         task_id: task_id.into(),
         submission: Some(Submission { kind: Some(kind) }),
+        reward: "pass".into(),
         ..EvaluateRequest::default()
     }
 }
