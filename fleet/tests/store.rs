@@ -207,7 +207,7 @@ async fn a_hang_up_cancels_when_it_was_meant_to_and_nobody_else_waits() {
 
     // A caller that hangs up before it is told that its request was accepted hangs up, too.
     let aborted = store.submit(vec![cancel("aborted")]);
-    assert!(futures::poll!(Box::pin(aborted)).is_pending());
+    drop(futures::poll!(Box::pin(aborted))); // pending, or accepted in this very moment
     let ended = soon("the end", store.ended()).await;
     assert_eq!(ended[0].0.evaluation.request_id, id("aborted"));
 
