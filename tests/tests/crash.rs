@@ -79,7 +79,7 @@ async fn every_sample_has_exactly_one_result() {
     assert_eq!((again.len(), summary.requested, summary.scored), (SIZE, 24, 24), "{summary:?}");
     for (id, result) in &again {
         let number: usize = id.trim_start_matches("sample-").parse().unwrap();
-        assert_eq!(passed(result), number % 2 == 0, "{result:?}");
+        assert_eq!(passed(result), number.is_multiple_of(2), "{result:?}");
         if let Some(before) = seen.get(id) {
             let both = [before, result].map(|r| (r.reward, r.grade_id.clone(), r.sequence));
             assert_eq!(both[0], both[1], "{id} changed");
