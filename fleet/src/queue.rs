@@ -12,8 +12,9 @@ use crate::{Evaluation, EvaluationResult, RequestId, Stats};
 
 /// Work that was accepted and not yet answered.
 ///
-/// A request is on stable storage before [`submit`](Self::submit) returns, and its result is
-/// before anybody sees it. What was accepted and not answered is there again after a crash.
+/// A request is in the journal before [`submit`](Self::submit) returns, and its result is before
+/// anybody sees it. What was accepted and not answered is there again after a crash of the
+/// service; a power cut may take the last moments along.
 #[async_trait]
 pub trait Queue: fmt::Debug + Send + Sync {
     /// Accepts all of `work` or none of it. A request that is known already, with the same body,
