@@ -19,7 +19,7 @@ fi
 umask 022
 mkdir -p "$root"
 tmp=$(mktemp -d "$root/python.XXXXXX")
-trap 'chmod -R u+w "$tmp" 2>/dev/null; rm -rf "$tmp"' EXIT
+trap 'chmod -R u+w "$tmp" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 chmod 755 "$tmp"
 tree=$tmp/tree
 mkdir "$tree" "$tmp/wheels"
