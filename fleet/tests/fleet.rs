@@ -126,6 +126,19 @@ async fn retries_wait_longer_each_time_and_end() {
     let verdict = evaluator.evaluate(program("r", "t.exit", "")).await.unwrap();
     assert_eq!((verdict.record.outcome, verdict.retries), (Outcome::InfraError, 2));
     assert_eq!(started.elapsed().as_millis(), 100 + 400);
+    // A backend that hangs is given up as well, a minute after its command's limit.
+    let stage = Stage::new(async |_| std::future::pending().await);
+    let set = config(dir.path(), &stage, |_| {});
+    let wall_s = set.catalog.get(&"t.exit".parse().unwrap()).unwrap().limits.wall_s;
+    let evaluator = Arc::new(Evaluator::new(set.catalog, set.backends));
+    let started = tokio::time::Instant::now();
+    let verdict = evaluator.evaluate(program("h", "t.exit", "")).await.unwrap();
+    let failure = verdict.record.failure.unwrap();
+    assert_eq!(
+        (verdict.record.outcome, failure.kind.as_str()),
+        (Outcome::InfraError, "backend_hung")
+    );
+    assert_eq!(started.elapsed().as_secs_f64().round(), (3.0 * (wall_s + 60.0) + 0.5).round());
     // Nothing at all handed in: what the tests say of the revision as it is.
     let stage = Stage::honest();
     let set = config(dir.path(), &stage, |_| {});

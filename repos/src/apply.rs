@@ -1,6 +1,11 @@
 //! From a submission to the files that lie on top of a revision.
 
-use std::{borrow::Cow, collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use crate::{
     Applied, Change, Digest, Extract, Flag, PatchFacts, Rejection, RejectionKind, Revision,
@@ -22,7 +27,7 @@ pub enum ApplyError {
     Source(#[from] SourceError),
 }
 
-/// Most files that a submission may change.
+/// Most files and folders that a submission may lead to.
 const MAX_FILES: usize = 10_000;
 
 /// Applies `submission` to `revision` by the rules of `task`. Runs nothing and writes nothing.
@@ -144,6 +149,7 @@ fn apply_changes(
     if changes.is_empty() && flags.is_empty() {
         return Err(reject(RejectionKind::Empty, "it changes nothing".into()).into());
     }
+    within_files(changes.len() + folders(&changes))?;
     facts.applied = true;
     facts.empty = changes.is_empty();
     facts.files = clamp(changes.len());
@@ -265,6 +271,21 @@ fn count_lines(
     Ok(facts)
 }
 
+/// Counts the folders that the changed files lie in: a deep path makes many.
+fn folders(changes: &BTreeMap<PathBuf, Change>) -> usize {
+    let mut seen = HashSet::new();
+    for path in changes.keys() {
+        // Who knows a folder knows those above it.
+        seen.extend(
+            path.ancestors()
+                .skip(1)
+                .take_while(|folder| !seen.contains(folder))
+                .collect::<Vec<_>>(),
+        );
+    }
+    seen.len()
+}
+
 /// Returns the text of a patch that isn't empty, with the last line ended: completions are trimmed.
 fn patch_text(patch: &str) -> Result<Cow<'_, str>, Rejection> {
     if patch.trim().is_empty() {
@@ -295,7 +316,7 @@ fn within_files(count: usize) -> Result<(), Rejection> {
     if count <= MAX_FILES {
         return Ok(());
     }
-    Err(reject(RejectionKind::TooLarge, format!("{count} files, at most {MAX_FILES}")))
+    Err(reject(RejectionKind::TooLarge, format!("{count} files and folders, at most {MAX_FILES}")))
 }
 
 fn reject(kind: RejectionKind, detail: String) -> Rejection {

@@ -10,6 +10,7 @@ pub mod docker;
 mod execution;
 mod fake;
 pub mod native;
+mod proc;
 mod spec;
 
 pub use backend::{Backend, BackendError, BackendResult, Sandbox};

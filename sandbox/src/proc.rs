@@ -1,21 +1,22 @@
-//! What a process and everything below it use, from `/proc`: for hosts where no cgroup counts.
+//! What a process and everything below it use, from `/proc`: for hosts where no cgroup counts. And
+//! what starving is.
 
 use std::{fs, path::Path};
 
-/// The sum over a tree of processes.
+/// Over a tree of processes: sums, if nothing else is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     /// CPU time of all that live, and of their children that were waited for.
-    pub(super) cpu_ns: u64,
+    pub(crate) cpu_ns: u64,
     /// Resident memory; pages that several share count for each.
-    pub(super) resident_bytes: u64,
-    /// Time that living threads stood runnable without a CPU.
-    pub(super) delayed_ns: u64,
+    pub(crate) resident_bytes: u64,
+    /// Most time that a living thread stood runnable without a CPU.
+    pub(crate) delayed_ns: u64,
 }
 
 /// Sums up the process `pid` and all its descendants. Whoever loses its parent goes to pid 1 of its
 /// namespace, so nothing escapes from below that one.
-pub(super) fn totals(pid: i32) -> Totals {
+pub(crate) fn totals(pid: i32) -> Totals {
     let mut totals = Totals::default();
     let mut left = vec![pid];
     while let Some(pid) = left.pop() {
@@ -29,10 +30,21 @@ pub(super) fn totals(pid: i32) -> Totals {
             left.extend(read("children").split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
             let delayed =
                 read("schedstat").split_whitespace().nth(1).and_then(|ns| ns.parse().ok());
-            totals.delayed_ns += delayed.unwrap_or(0u64);
+            totals.delayed_ns = totals.delayed_ns.max(delayed.unwrap_or(0u64));
         }
     }
     totals
+}
+
+/// Whether a command that reached its wall limit was starved of CPU by the machine.
+///
+/// `stalled_ns` is how long some of its threads stood runnable without a CPU: the `some` line of its
+/// own cgroup's pressure, else the most delayed thread's `schedstat`. A command that crowds itself,
+/// also one that pins its threads to one CPU, has a thread running whenever another waits, so that
+/// it can't stall for longer than it runs. What it stalls beyond that, others took: for a command
+/// that wants one CPU, more than a quarter of the limit means that it got less than 3/8 of it.
+pub(crate) fn starved(wall_ns: u64, cpu_ns: u64, stalled_ns: u64) -> bool {
+    stalled_ns > cpu_ns.saturating_add(wall_ns / 4)
 }
 
 fn ticks_per_second() -> u64 {
@@ -62,6 +74,22 @@ mod tests {
         }
         for stat in [&b""[..], b"1 (sh", b"1 (sh) S 1 2"] {
             assert_eq!(times(stat), None);
+        }
+    }
+
+    #[test]
+    fn tells_starved_from_slow() {
+        let cases = [
+            ("sleeps", 10, 0, 0, false),
+            ("spins alone", 10, 10, 0, false),
+            ("four threads on two idle CPUs", 10, 20, 9, false),
+            ("forty threads pinned to one CPU, awake half of the time", 10, 5, 5, false),
+            ("spins beside forty others", 10, 1, 9, true),
+            ("spins beside another", 10, 5, 5, false),
+            ("waits a little", 10, 1, 3, false),
+        ];
+        for (name, wall, cpu, stalled, expected) in cases {
+            assert_eq!(starved(wall * 1000, cpu * 1000, stalled * 1000), expected, "{name}");
         }
     }
 

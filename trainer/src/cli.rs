@@ -4,6 +4,7 @@
 //! else is there. Exit status: 0 done (also when stopped by hand), 1 the work could not be done,
 //! 2 the arguments or a file are wrong.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -150,6 +151,7 @@ impl Common {
 pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     match run(Cli::parse().command) {

@@ -8,6 +8,7 @@ mod run;
 
 use std::{
     collections::HashMap,
+    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -295,6 +296,10 @@ fn permanent(kind: &str, fault: Fault, detail: impl Into<String>) -> Failure {
 fn task_failure(error: &TaskError) -> Failure {
     match error {
         TaskError::Source(source) => source_failure(source),
+        // The file was there when the task was loaded: a disk that fails, not a task that is wrong.
+        TaskError::Read { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+            Failure::new("task_file_io", Phase::Prepare, Fault::Infra, chain(error))
+        }
         TaskError::Read { .. } | TaskError::Content { .. } => {
             permanent("task_file", Fault::Task, chain(error))
         }

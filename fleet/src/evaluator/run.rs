@@ -7,7 +7,8 @@ use assay_rewards::{
     CaseRun, CheckEvidence, CheckRun, Evidence, Failure, Fault, Phase, outputs_equal,
 };
 use assay_sandbox::{
-    Capture, Channel, ChannelEnd, Command, Execution, Sandbox, SandboxSpec, Termination, Usage,
+    BackendResult, Capture, Channel, ChannelEnd, Command, Execution, Sandbox, SandboxSpec,
+    Termination, Usage,
 };
 use tokio::time::Instant;
 
@@ -20,6 +21,8 @@ const REPORT_BYTES: usize = 16 << 20;
 /// What the grader has beyond the subject, so that it sees the subject's end and reports it, also
 /// where the machine was slow to start the subject.
 const GRADER_EXTRA: Duration = Duration::from_secs(30);
+/// What a backend has beyond a command's wall limit, to make the sandbox and to clear it away.
+const BACKEND_GRACE: Duration = Duration::from_secs(60);
 /// How long a subject may live on when its grader is done. An honest one reads end of file.
 const SUBJECT_GRACE: Duration = Duration::from_millis(500);
 
@@ -186,6 +189,7 @@ async fn sealed(
 
     let mut grader_spec = ground.bare(&ground.grader);
     grader_spec.limits.wall += GRADER_EXTRA;
+    let wall = grader_spec.limits.wall;
     let grader_command = Command {
         argv: python("/assay/grader.py"),
         env: environment(),
@@ -209,9 +213,9 @@ async fn sealed(
     timings.prepare_ms += ms(started.elapsed());
 
     let started = Instant::now();
-    let ran = together(grader.run(grader_command), subject.run(subject_command)).await;
+    let ran = together(grader.run(grader_command), subject.run(subject_command));
+    let (execution, subject) = within(wall, Phase::Run, ran).await?;
     let took = started.elapsed();
-    let (execution, subject) = ran.map_err(|error| backend_failure(&error, Phase::Run))?;
     count(timings, took, &execution);
     let subject = subject.unwrap_or_else(|| killed(&execution, took));
     Ok(Left::process(nonce, execution, Some(subject)))
@@ -270,8 +274,24 @@ async fn guarded(
 }
 
 async fn create(ground: &Ground, spec: SandboxSpec) -> Result<Box<dyn Sandbox>, Failure> {
-    let created = ground.resolved.backend.create(spec).await;
-    created.map_err(|error| backend_failure(&error, Phase::Prepare))
+    within(Duration::ZERO, Phase::Prepare, ground.resolved.backend.create(spec)).await
+}
+
+/// Gives a backend up that doesn't answer: what hangs must not keep a worker for ever. A sandbox
+/// ends its command at the wall limit itself, so this is never the submission's doing.
+async fn within<T>(
+    wall: Duration,
+    phase: Phase,
+    work: impl Future<Output = BackendResult<T>>,
+) -> Result<T, Failure> {
+    let most = wall + BACKEND_GRACE;
+    match tokio::time::timeout(most, work).await {
+        Ok(done) => done.map_err(|error| backend_failure(&error, phase)),
+        Err(_) => {
+            let detail = format!("the backend gave no answer within {} s", most.as_secs());
+            Err(Failure::new("backend_hung", phase, Fault::Infra, detail))
+        }
+    }
 }
 
 async fn one(
@@ -281,11 +301,11 @@ async fn one(
     timings: &mut Timings,
 ) -> Result<Execution, Failure> {
     let started = Instant::now();
+    let wall = spec.limits.wall;
     let sandbox = create(ground, spec).await?;
     timings.prepare_ms += ms(started.elapsed());
     let started = Instant::now();
-    let execution = sandbox.run(command).await;
-    let execution = execution.map_err(|error| backend_failure(&error, Phase::Run))?;
+    let execution = within(wall, Phase::Run, sandbox.run(command)).await?;
     count(timings, started.elapsed(), &execution);
     Ok(execution)
 }

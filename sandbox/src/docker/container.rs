@@ -29,7 +29,7 @@ use tracing::warn;
 use super::{Docker, OWNER_LABEL, gone, io_error, tree::USER, unsupported};
 use crate::{
     BackendError, BackendResult, Capture, Channel, ChannelEnd, Command, Execution, Isolation,
-    LimitKind, Sandbox, SandboxId, SandboxSpec, Termination, Usage, collect::Collector,
+    LimitKind, Sandbox, SandboxId, SandboxSpec, Termination, Usage, collect::Collector, proc,
 };
 
 /// Fills the work tree from the first `$1` bytes of stdin and becomes the command, with its
@@ -68,7 +68,7 @@ impl Sandbox for Container {
         let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
         let body = self.body(&command, &mounts)?;
         let engine = &self.docker.engine;
-        engine.create_container(Some(options), body).await.map_err(gone)?;
+        let container = engine.create_container(Some(options), body).await.map_err(gone)?.id;
         let attach = AttachContainerOptionsBuilder::new();
         let attach = attach.stdin(true).stdout(true).stderr(true).stream(true).build();
         let streams = engine.attach_container(&name, Some(attach)).await.map_err(gone)?;
@@ -90,7 +90,7 @@ impl Sandbox for Container {
             let drain = async { tokio::join!(output.drain(), drain_channels(&mut readers)) };
             tokio::pin!(feed, drain);
             let mut fed = false;
-            let watch = self.watch(&name, &mut cpu);
+            let watch = self.watch(&container, &mut cpu);
             tokio::pin!(watch);
             loop {
                 tokio::select! {
@@ -198,11 +198,11 @@ impl Container {
     }
 
     /// Waits for the end of the container, or brings it about at a limit.
-    async fn watch(&self, name: &str, cpu: &mut Duration) -> BackendResult<Ended> {
+    async fn watch(&self, container: &str, cpu: &mut Duration) -> BackendResult<Ended> {
         let engine = &self.docker.engine;
         let limits = &self.spec.limits;
         let deadline = tokio::time::Instant::now() + limits.wall;
-        let mut waits = engine.wait_container(name, None::<WaitContainerOptions>);
+        let mut waits = engine.wait_container(container, None::<WaitContainerOptions>);
         let limit = loop {
             tokio::select! {
                 ended = waits.next() => return match ended {
@@ -217,11 +217,14 @@ impl Container {
                     }),
                 },
                 () = sleep_until(deadline) => {
-                    break if starved() { LimitKind::WallStarved } else { LimitKind::Wall };
+                    break match self.starved(container, *cpu).await {
+                        true => LimitKind::WallStarved,
+                        false => LimitKind::Wall,
+                    };
                 }
                 () = sleep(POLL) => {
                     let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
-                    let stats = engine.stats(name, Some(options)).next().await;
+                    let stats = engine.stats(container, Some(options)).next().await;
                     let used = stats
                         .and_then(Result::ok)
                         .and_then(|stats| stats.cpu_stats?.cpu_usage?.total_usage);
@@ -232,7 +235,7 @@ impl Container {
                 }
             }
         };
-        match engine.kill_container(name, None::<KillContainerOptions>).await {
+        match engine.kill_container(container, None::<KillContainerOptions>).await {
             // 409: it ended by itself in the meantime.
             Ok(())
             | Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => {}
@@ -240,6 +243,19 @@ impl Container {
         }
         waits.next().await;
         Ok(Ended::Limit(limit))
+    }
+
+    /// Whether the machine kept CPUs from a container that used `cpu`. An engine elsewhere doesn't
+    /// tell: then none is starved.
+    async fn starved(&self, container: &str, cpu: Duration) -> bool {
+        let state = self.docker.engine.inspect_container(container, None).await.ok();
+        let pid = state.and_then(|container| container.state?.pid).unwrap_or_default();
+        // The number may mean a process of another machine: ours has the container's id on it.
+        let Ok(pid @ 1..) = i32::try_from(pid) else { return false };
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        cgroups.contains(container)
+            && proc::starved(ns(self.spec.limits.wall), ns(cpu), proc::totals(pid).delayed_ns)
     }
 
     async fn termination(&self, name: &str, ended: Ended) -> BackendResult<Termination> {
@@ -257,14 +273,6 @@ impl Container {
             code => Termination::Exited(code),
         })
     }
-}
-
-/// Whether somebody on this machine waited for a CPU for more than half of the last ten seconds.
-fn starved() -> bool {
-    fs::read_to_string("/proc/pressure/cpu")
-        .ok()
-        .and_then(|text| text.split("avg10=").nth(1)?.split(' ').next()?.parse::<f64>().ok())
-        .is_some_and(|share| share > 50.0)
 }
 
 /// Files on the host that the container sees.

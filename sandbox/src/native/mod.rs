@@ -16,7 +16,6 @@ mod job;
 mod output;
 mod pool;
 mod probe;
-mod proc;
 mod run;
 mod seccomp;
 mod setup;

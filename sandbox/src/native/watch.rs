@@ -5,11 +5,13 @@ use std::time::Duration;
 use super::{
     cgroup::{Role, SlotFiles},
     job::{Done, Job, JobLimits, Report},
-    proc::{self, Totals},
     shared::Shared,
     sys::{self, Used},
 };
-use crate::LimitKind;
+use crate::{
+    LimitKind,
+    proc::{self, Totals, starved},
+};
 
 /// Why waiting for a sandbox ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,34 +212,5 @@ impl<'a> Watch<'a> {
     fn oom_kills(&self) -> u64 {
         let kills = self.cgroups.keyed(Role::MemoryEvents, "oom_kill");
         kills.unwrap_or(0).saturating_sub(self.oom_base)
-    }
-}
-
-/// Whether a command that reached its wall limit was starved of CPU by the machine.
-///
-/// The rule: some of its threads stood runnable without a CPU for more than a third of the time
-/// (`stalled_ns`, from the pressure file of its own cgroup, else from its threads' `schedstat`), while all of them together got less
-/// than half of one CPU. A command that crowds itself gets at least one CPU of an idle machine, so
-/// it doesn't pass for starved; one that sleeps is never runnable.
-fn starved(wall_ns: u64, cpu_ns: u64, stalled_ns: u64) -> bool {
-    stalled_ns > wall_ns / 3 && cpu_ns < wall_ns / 2
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tells_starved_from_slow() {
-        let cases = [
-            ("sleeps", 10, 0, 0, false),
-            ("spins alone", 10, 10, 0, false),
-            ("four threads on two idle CPUs", 10, 20, 9, false),
-            ("spins beside forty others", 10, 1, 9, true),
-            ("waits a little", 10, 1, 3, false),
-        ];
-        for (name, wall, cpu, stalled, expected) in cases {
-            assert_eq!(starved(wall * 1000, cpu * 1000, stalled * 1000), expected, "{name}");
-        }
     }
 }

@@ -16,7 +16,7 @@ mod session;
 mod task;
 mod validate;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -102,7 +102,10 @@ pub fn main() -> ExitCode {
         .with_default_directive(level.into())
         .with_env_var("ASSAY_LOG")
         .from_env_lossy();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if quiet {
         log.without_time().with_target(false).init()
     } else {
