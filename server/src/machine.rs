@@ -67,7 +67,7 @@ pub(crate) async fn backends(cache: &Path, catalog: &Catalog) -> anyhow::Result<
     let mut backends = Backends::new();
     if let Some(rootfs) = Rootfs::find(cache)? {
         let (image, digest) = (rootfs.image(), rootfs.digest.clone());
-        backends = backends.with_image("python", Arc::new(native(cache)?), image, digest);
+        backends = backends.with_image("python", Arc::new(native(cache, |_| {})?), image, digest);
     } else {
         warn!("there is no root filesystem yet, so most tasks can't run; run `make rootfs`");
     }
@@ -119,7 +119,8 @@ pub(crate) async fn docker(cache: &Path) -> BackendResult<Docker> {
 /// # Errors
 ///
 /// This machine makes no sandboxes; `assay doctor` says why.
-pub(crate) fn native(cache: &Path) -> anyhow::Result<Native> {
-    let config = NativeConfig::new(cache.join("sandboxes"));
+pub(crate) fn native(cache: &Path, set: impl FnOnce(&mut NativeConfig)) -> anyhow::Result<Native> {
+    let mut config = NativeConfig::new(cache.join("sandboxes"));
+    set(&mut config);
     Native::start(config).context("start the native backend; `assay doctor` says what it needs")
 }

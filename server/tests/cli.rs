@@ -240,7 +240,7 @@ fn the_bench_states_what_it_measured() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let report = &lines(&output)[0];
     assert_eq!(report["n"], 2);
-    for subject in ["fork_exec", "native_cold", "kata"] {
+    for subject in ["fork_exec", "native_cold", "native", "kata"] {
         assert!(report[subject]["p50_ms"].as_f64().unwrap() > 0.0, "{subject}: {report}");
         assert!(report[subject]["p99_ms"].as_f64() >= report[subject]["p50_ms"].as_f64());
     }

@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 import time
 
@@ -47,9 +46,7 @@ def workload(tokenizer, path, options):
 
 
 def ours(work):
-    out = subprocess.run(oracle.example("bench"), input=json.dumps(work), text=True, check=True,
-                         stdout=subprocess.PIPE, cwd=oracle.ROOT).stdout
-    return json.loads(out)
+    return json.loads(oracle.ours("--bin", "assay-train", "--", "bench", "-", stdin=json.dumps(work)))
 
 
 def theirs(work, path, micro_batch):

@@ -35,11 +35,11 @@ def model() -> pathlib.Path:
     return pathlib.Path(subprocess.check_output([script], text=True).strip())
 
 
-def example(name: str) -> list:
-    """The command of one of our examples: of $ASSAY_EXAMPLES, a folder with built ones, or cargo's."""
-    if folder := os.environ.get("ASSAY_EXAMPLES"):
-        return [pathlib.Path(folder) / name]
-    return ["cargo", "run", "--quiet", "--release", "-p", "assay-trainer", "--example", name, "--"]
+def ours(*target: str, stdin: str) -> str:
+    """What a program of ours prints: `target` says which, and its arguments, as cargo wants it."""
+    command = ["cargo", "run", "--quiet", "--release", "-p", "assay-trainer", *map(str, target)]
+    return subprocess.run(command, input=stdin, text=True, check=True, stdout=subprocess.PIPE,
+                          cwd=ROOT).stdout
 
 
 def enter() -> None:

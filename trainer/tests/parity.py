@@ -2,6 +2,7 @@
 """Compares our engine with Hugging Face transformers on the same GGUF, in fp32.
 
     trainer/tests/parity.py            compares; exit status 1 when log-probs differ by over 1e-3
+    trainer/tests/parity.py FOLDER     the same with a checkpoint of ours, which transformers loads
     trainer/tests/parity.py fixtures   writes trainer/tests/fixtures/*.json anew
 
 Makes its own venv in the cache. Fixtures hold token ids and log-probs of SmolLM2, its tokenizer's
@@ -12,7 +13,6 @@ weights are a formula (`weight` below), so that no weights need to be stored.
 import json
 import math
 import pathlib
-import subprocess
 import sys
 
 import oracle
@@ -124,13 +124,17 @@ def write_fixtures():
         print(f"wrote {path}")
 
 
-def compare() -> int:
-    path, tokenizer, model = load()
+def load_checkpoint(folder):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return folder, AutoTokenizer.from_pretrained(folder), model.eval()
+
+
+def compare(path, tokenizer, model) -> int:
     _, ids = sequences(tokenizer)
-    command = [*oracle.example("log_probs"), path]
     lines = "".join(json.dumps(tokens) + "\n" for tokens in ids)
-    ours = subprocess.run(command, input=lines, text=True, check=True, stdout=subprocess.PIPE,
-                          cwd=oracle.ROOT).stdout.splitlines()
+    ours = oracle.ours("--example", "log_probs", "--", path, stdin=lines).splitlines()
     worst = 0.0
     for tokens, line in zip(ids, ours, strict=True):
         theirs = log_probs(model, tokens)
@@ -143,4 +147,10 @@ def compare() -> int:
 
 if __name__ == "__main__":
     oracle.enter()
-    sys.exit(write_fixtures() if sys.argv[1:] == ["fixtures"] else compare())
+    match sys.argv[1:]:
+        case ["fixtures"]:
+            write_fixtures()
+        case [folder]:
+            sys.exit(compare(*load_checkpoint(pathlib.Path(folder).resolve())))
+        case _:
+            sys.exit(compare(*load()))

@@ -7,8 +7,8 @@
 //!
 //! The service never forks. Its spawner forks slots; a slot is one user namespace with one host
 //! user, and makes one sandbox at a time: it clones pid 1 into fresh pid, mount, network, ipc, uts
-//! and cgroup namespaces, watches its limits, and reports once everything in it is dead. The service
-//! drains the output meanwhile. A killed service takes spawner, slots and sandboxes along.
+//! and cgroup namespaces (before there is a command for it), watches its limits, and reports once
+//! everything in it is dead. The service drains the output meanwhile. A killed service takes spawner, slots and sandboxes along.
 
 mod cgroup;
 mod instance;
@@ -62,10 +62,13 @@ pub struct NativeConfig {
     pub first_uid: u32,
     /// Most sandboxes at the same time; further ones wait.
     pub max_sandboxes: usize,
+    /// Whether an idle slot prepares its next sandbox: a waiting process each, for less than half of
+    /// the time from a command to its start.
+    pub ahead: bool,
 }
 
 impl NativeConfig {
-    /// Returns the defaults: this executable, 256 sandboxes.
+    /// Returns the defaults: this executable, 256 sandboxes, prepared ahead.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -74,6 +77,7 @@ impl NativeConfig {
             state_dir: state_dir.into(),
             first_uid: 200_001,
             max_sandboxes: 256,
+            ahead: true,
         }
     }
 }

@@ -198,7 +198,7 @@ impl Inner {
             .slot(number, ids.map(|ids| ids.user))
             .map_err(|e| failed("make a slot's cgroups", e))?;
         let (ours, theirs) = wire::pair().map_err(|e| failed("make a slot's socket", e))?;
-        let message = spawner::encode_slot(&NewSlot { ids }, &files);
+        let message = spawner::encode_slot(&NewSlot { ids, ahead: self.config.ahead }, &files);
         let mut fds = vec![theirs.as_fd()];
         fds.extend(files.fds());
         for attempt in 0..2 {

@@ -1,8 +1,8 @@
 //! Inside the new process: from fresh namespaces to a running command.
 //!
-//! This is pid 1 of the sandbox, a fork of its slot that executes no program itself. It builds the
-//! tree, gives up every right, starts the command, reaps, and exits with it; the kernel then kills
-//! whatever is left.
+//! This is pid 1 of the sandbox, a fork of its slot that executes no program itself. It prepares
+//! what is the same for every job, waits for one, builds its tree, gives up every right, starts the
+//! command, reaps, and exits with it; the kernel then kills whatever is left.
 
 use std::{
     ffi::{CStr, CString, OsStr},
@@ -22,30 +22,37 @@ use rustix::{
     },
     io::Errno,
     mount::{
-        MountFlags, MoveMountFlags, UnmountFlags, mount, mount_bind, mount_move, move_mount,
-        unmount,
+        MountFlags, MoveMountFlags, UnmountFlags, mount, mount_bind, mount_move, mount_remount,
+        move_mount, unmount,
     },
 };
 
 use super::{
     cgroup::{Role, SlotFiles},
-    job::{Job, JobEntry, JobLayer},
+    job::{self, Job, JobEntry, JobLayer},
     shared::{AtStep, Shared, StepError},
-    sys,
+    sys, wire,
 };
 
-/// What pid 1 needs of its slot.
+/// What pid 1 inherits from its slot.
 pub(super) struct Inside<'a> {
-    pub(super) job: &'a Job<'a>,
-    /// stdin, stdout, stderr and the channels.
-    pub(super) stdio: &'a [OwnedFd],
-    /// The image, then each directory layer: detached mounts.
-    pub(super) mounts: &'a [OwnedFd],
+    /// Where the job comes from: the service's message once more, with the mounts that the slot
+    /// opened for it.
+    pub(super) socket: OwnedFd,
     pub(super) cgroups: &'a SlotFiles,
     pub(super) shared: &'a Shared,
     pub(super) seccomp: &'a [seccompiler::sock_filter],
     /// A descriptor of the slot's process: readable once it is dead.
     pub(super) slot: BorrowedFd<'a>,
+}
+
+/// The descriptors of a job.
+struct Fds {
+    /// stdin, stdout, stderr.
+    stdio: Vec<OwnedFd>,
+    channels: Vec<OwnedFd>,
+    /// The image, then each directory layer: detached mounts.
+    mounts: Vec<OwnedFd>,
 }
 
 /// Runs as pid 1.
@@ -71,6 +78,41 @@ pub(super) fn main(inside: &Inside<'_>) -> ! {
 
 /// Builds the sandbox and starts the command in it; returns the command's process id.
 fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
+    prepare(inside)?;
+
+    let mut buffer = vec![0; wire::MAX_DATAGRAM];
+    let (length, mut fds) = wire::receive(&inside.socket, &mut buffer).at("wait for a job")?;
+    if length == 0 {
+        sys::exit_now(0);
+    }
+    let message = wire::job(&buffer[..length], &mut fds).at("read the job")?;
+    let none = || std::io::Error::from_raw_os_error(libc::EBADMSG);
+    let job = job::decode(&message).ok_or_else(none).at("read the job")?;
+    let mut channels = fds.split_off(3.min(fds.len()));
+    let mounts = channels.split_off(job.channels.len().min(channels.len()));
+    let fds = Fds { stdio: fds, channels, mounts };
+
+    rustix::process::umask(Mode::empty());
+    build_tree(&job, &fds.mounts)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    enter_workdir(&job)?;
+    give_up_rights(inside, &job)?;
+    run_command(inside, &job, &fds)
+}
+
+/// What the command may write, and what its tree is mounted from.
+const BOX: [(&str, u32); 7] = [
+    ("skel", 0o755),
+    ("image", 0o755),
+    ("up", 0o755),
+    ("wk", 0o755),
+    ("proc", 0o755),
+    ("tmp", 0o1777),
+    ("shm", 0o1777),
+];
+
+/// Does what needs no job: cgroups, the one tmpfs that all writable trees share, `/proc`.
+fn prepare(inside: &Inside<'_>) -> Result<(), StepError> {
     sys::die_with_parent().at("tie the sandbox to its slot")?;
     // The slot may have died before that.
     let mut gone = [PollFd::from_borrowed_fd(inside.slot, PollFlags::IN)];
@@ -81,11 +123,16 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     inside.cgroups.join().at("join the cgroups")?;
     sys::unshare(libc::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
     rustix::process::umask(Mode::empty());
-    build_tree(inside)?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    enter_workdir(inside.job)?;
-    give_up_rights(inside)?;
-    run_command(inside)
+    mount("tmpfs", "/box", "tmpfs", QUIET, c"mode=755,size=64k,nr_inodes=32")
+        .at("mount the tmpfs")?;
+    rustix::process::chdir("/box").at("enter the tmpfs")?;
+    for (name, mode) in BOX {
+        make_directory(name, mode).at("make a directory")?;
+    }
+    let flags = QUIET | MountFlags::NOEXEC;
+    mount("proc", "proc", "proc", flags, c"hidepid=invisible")
+        .or_else(|_| mount("proc", "proc", "proc", flags, c""))
+        .at("mount /proc")
 }
 
 /// Bytes and inodes of the trees that the setup itself writes, which don't count as the command's.
@@ -93,8 +140,8 @@ fn own_share(job: &Job<'_>) -> (u64, u64) {
     let pages = |content: &[u8]| (content.len() as u64).next_multiple_of(4096);
     let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() as u64 + 1;
     let mut bytes = 0;
-    // The root, the six folders of `build_tree`, three mount points, overlayfs's own two.
-    let mut inodes = 12 + job.layers.len() as u64 + depth(job.workdir);
+    // The root, the folders of `prepare`, three mount points, overlayfs's own two.
+    let mut inodes = 6 + BOX.len() as u64 + job.layers.len() as u64 + depth(job.workdir);
     for (path, content) in &job.trusted {
         bytes += pages(content);
         inodes += depth(path);
@@ -117,33 +164,22 @@ pub(super) fn disk_bytes(job: &Job<'_>) -> u64 {
     job.limits.disk_bytes.saturating_add(own_share(job).0)
 }
 
+const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
+
 /// Mounts everything and makes it the root.
 ///
-/// The slot's root holds `/box` (for the one tmpfs that all writable trees share), `/new` (the root
+/// The slot's root holds `/box` (the tmpfs of [`prepare`], the current directory), `/new` (the root
 /// to be), `/dev` and the host's `/proc`.
-fn build_tree(inside: &Inside<'_>) -> Result<(), StepError> {
-    let job = inside.job;
-    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
     let (own_bytes, own_inodes) = own_share(job);
     let mut options = format!(
-        "mode=755,size={},nr_inodes={}\0",
+        "size={},nr_inodes={}\0",
         job.limits.disk_bytes.saturating_add(own_bytes).max(4096),
         job.limits.inodes.saturating_add(own_inodes),
     );
-    mount("tmpfs", "/box", "tmpfs", quiet, c_str(&options)).at("mount the tmpfs")?;
-    rustix::process::chdir("/box").at("enter the tmpfs")?;
-    for (name, mode) in [
-        ("skel", 0o755),
-        ("image", 0o755),
-        ("up", 0o755),
-        ("wk", 0o755),
-        ("tmp", 0o1777),
-        ("shm", 0o1777),
-    ] {
-        make_directory(name, mode).at("make a directory")?;
-    }
+    mount_remount("/box", QUIET, c_str(&options)).at("size the tmpfs")?;
 
-    let mut mounts = inside.mounts.iter();
+    let mut mounts = mounts.iter();
     attach(mounts.next(), "image").at("attach the image")?;
     let mut lowers = Vec::new();
     for (number, layer) in job.layers.iter().enumerate() {
@@ -165,15 +201,13 @@ fn build_tree(inside: &Inside<'_>) -> Result<(), StepError> {
         write_file(skeleton.as_fd(), relative(path), content, 0o444).at("write a trusted file")?;
     }
     // No upper layer: nothing can make this one writable.
-    let read_only = quiet | MountFlags::RDONLY;
+    let read_only = QUIET | MountFlags::RDONLY;
     mount("overlay", "/new", "overlay", read_only, c"lowerdir=skel:image,userxattr")
         .at("mount the root overlay")?;
     mount_move("/dev", "/new/dev").at("move /dev")?;
     mount_bind("shm", "/new/dev/shm").at("bind /dev/shm")?;
     mount_bind("tmp", "/new/tmp").at("bind /tmp")?;
-    mount("proc", "/new/proc", "proc", quiet | MountFlags::NOEXEC, c"hidepid=invisible")
-        .or_else(|_| mount("proc", "/new/proc", "proc", quiet | MountFlags::NOEXEC, c""))
-        .at("mount /proc")?;
+    mount_move("proc", "/new/proc").at("move /proc")?;
 
     let target = Path::new("/new").join(workdir);
     if lowers.is_empty() {
@@ -182,7 +216,7 @@ fn build_tree(inside: &Inside<'_>) -> Result<(), StepError> {
         lowers.reverse();
         options.clear();
         let _ = write!(options, "lowerdir={},upperdir=up,workdir=wk,userxattr\0", lowers.join(":"));
-        mount("overlay", &target, "overlay", quiet, c_str(&options))
+        mount("overlay", &target, "overlay", QUIET, c_str(&options))
             .at("mount the work tree's overlay")?;
     }
 
@@ -323,8 +357,8 @@ fn enter_workdir(job: &Job<'_>) -> Result<(), StepError> {
     rustix::process::chdir(&cwd).at("enter the working directory")
 }
 
-fn give_up_rights(inside: &Inside<'_>) -> Result<(), StepError> {
-    let limits = &inside.job.limits;
+fn give_up_rights(inside: &Inside<'_>, job: &Job<'_>) -> Result<(), StepError> {
+    let limits = &job.limits;
     let cpu_seconds = limits.cpu_ns.div_ceil(1_000_000_000).saturating_add(2);
     // With a pids cgroup the process limit is a backstop, and refusals are counted there.
     let spare = if inside.cgroups.has(Role::PidsMax) { 64 } else { 2 };
@@ -345,17 +379,16 @@ fn give_up_rights(inside: &Inside<'_>) -> Result<(), StepError> {
 }
 
 /// Puts descriptors in their places and starts the command.
-fn run_command(inside: &Inside<'_>) -> Result<i32, StepError> {
-    let job = inside.job;
-    let (stdio, channels) = inside.stdio.split_at(3.min(inside.stdio.len()));
+fn run_command(inside: &Inside<'_>, job: &Job<'_>, fds: &Fds) -> Result<i32, StepError> {
     // Out of the way of the numbers that channels ask for.
-    let channels = channels
+    let channels = fds
+        .channels
         .iter()
         .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 128))
         .collect::<rustix::io::Result<Vec<_>>>()
         .at("move a channel")?;
     let usage = inside.cgroups.get(Role::CpuUsage).map(rustix::io::dup).transpose();
-    for (number, fd) in stdio.iter().enumerate() {
+    for (number, fd) in fds.stdio.iter().enumerate() {
         sys::dup_to(fd.as_fd(), number as i32).at("connect stdio")?;
     }
     sys::close_on_exec_from(3).at("close descriptors")?;

@@ -24,6 +24,7 @@ use super::{
     job::{self, Job, JobLayer, Report, Source},
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
+    spawner::NewSlot,
     sys::{self, Cloned},
     watch::{Verdict, Watch},
     wire,
@@ -44,11 +45,11 @@ pub(super) struct HostIds {
 /// Runs a slot until its socket is closed.
 pub(super) fn main(
     socket: OwnedFd,
-    ids: Option<HostIds>,
+    NewSlot { ids, ahead }: NewSlot,
     cgroups: SlotFiles,
     seccomp: &[seccompiler::sock_filter],
 ) -> ! {
-    let status = match Slot::prepare(ids, cgroups, seccomp) {
+    let status = match Slot::prepare(ids, ahead, cgroups, seccomp) {
         Ok((mut slot, fds)) => {
             let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
             let mut ready = wire::Writer::default();
@@ -98,6 +99,16 @@ struct Slot<'a> {
     memory_limit: u64,
     pids_limit: u64,
     fallbacks: Vec<String>,
+    /// Whether the next sandbox is cloned before its job comes.
+    ahead: bool,
+    next: Option<Next>,
+}
+
+/// Pid 1 of a sandbox that has no job yet.
+struct Next {
+    pidfd: OwnedFd,
+    pid: i32,
+    socket: OwnedFd,
 }
 
 impl<'a> Slot<'a> {
@@ -105,6 +116,7 @@ impl<'a> Slot<'a> {
     /// service that is root, the id mappings of layers and of images.
     fn prepare(
         ids: Option<HostIds>,
+        ahead: bool,
         cgroups: SlotFiles,
         seccomp: &'a [seccompiler::sock_filter],
     ) -> Result<(Self, Vec<OwnedFd>), StepError> {
@@ -162,7 +174,7 @@ impl<'a> Slot<'a> {
         sys::drop_bounding_capabilities().at("drop bounding capabilities")?;
         sys::set_no_new_privs().at("set no_new_privs")?;
         sys::set_undumpable().at("hide the slot's memory")?;
-        let slot = Self {
+        let mut slot = Self {
             host_mounts,
             cgroups,
             seccomp,
@@ -173,7 +185,12 @@ impl<'a> Slot<'a> {
             memory_limit: 0,
             pids_limit: 0,
             fallbacks,
+            ahead,
+            next: None,
         };
+        if ahead {
+            slot.clone_next()?;
+        }
         Ok((slot, mappings))
     }
 
@@ -181,7 +198,7 @@ impl<'a> Slot<'a> {
     fn serve(&mut self, socket: &OwnedFd) {
         let mut buffer = vec![0; wire::MAX_DATAGRAM];
         loop {
-            let (length, mut fds) = match wire::receive(socket, &mut buffer) {
+            let (length, fds) = match wire::receive(socket, &mut buffer) {
                 Ok((0, _)) => return,
                 Ok(message) => message,
                 Err(rustix::io::Errno::INTR) => continue,
@@ -191,67 +208,68 @@ impl<'a> Slot<'a> {
             if length == wire::CANCEL.len() {
                 continue;
             }
-            let received_ns = sys::now_ns();
-            let long;
-            let bytes = match &buffer[..length] {
-                [wire::INLINE, bytes @ ..] => bytes,
-                _ => {
-                    long = fds.pop().and_then(|file| read_all(file).ok()).unwrap_or_default();
-                    &long
-                }
-            };
-            let report = match job::decode(bytes) {
-                Some(job) => self.run(&job, fds, socket, received_ns),
-                None => {
-                    Ok(Report::Failed { step: "read the job".to_owned(), errno: libc::EBADMSG })
-                }
-            };
-            let report = report.unwrap_or_else(|e| Report::Failed {
-                step: e.step.to_owned(),
-                errno: e.source.raw_os_error().unwrap_or(libc::EINVAL),
+            let report = self.run(&buffer[..length], fds, socket).unwrap_or_else(|e| {
+                let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
+                Report::Failed { step: e.step.to_owned(), errno }
             });
             if wire::send(socket, &report.encode(), &[]).is_err() {
                 return;
             }
             // For the next sandbox, while nobody waits.
-            if fresh_namespaces().is_err() {
+            if fresh_namespaces().is_err() || (self.ahead && self.clone_next().is_err()) {
                 return;
             }
         }
     }
 
-    /// Makes the sandbox, runs the command, and waits until everything in it is dead.
-    fn run(
-        &mut self,
-        job: &Job<'_>,
-        mut fds: Vec<OwnedFd>,
-        socket: &OwnedFd,
-        received_ns: u64,
-    ) -> Result<Report, StepError> {
-        let mut mounts = fds.split_off((3 + job.channels.len()).min(fds.len()));
-        if self.host_mounts.is_some() {
-            mounts = self.open_mounts(job)?;
+    /// Clones pid 1 of the next sandbox, which prepares itself and then waits for its job.
+    fn clone_next(&mut self) -> Result<(), StepError> {
+        if self.next.is_some() {
+            return Ok(());
         }
-        self.apply_limits(job)?;
         self.shared.reset();
-        let mut watch = Watch::new(&self.cgroups, self.shared, job, self.cpus);
-
+        let (ours, theirs) = wire::pair().at("make a socket pair")?;
         let leaf = self.cgroups.get(Role::Leaf).map(AsFd::as_fd);
         // SAFETY: a slot has one thread.
         let cloned = unsafe { sys::clone3(setup::NAMESPACES, leaf) }.at("clone the sandbox")?;
         let Cloned::Parent { pidfd, pid } = cloned else {
+            drop(ours);
             setup::main(&Inside {
-                job,
-                stdio: &fds,
-                mounts: &mounts,
+                socket: theirs,
                 cgroups: &self.cgroups,
                 shared: self.shared,
                 seccomp: self.seccomp,
                 slot: self.own_pidfd.as_fd(),
             })
         };
-        drop((fds, mounts));
-        let verdict = wait(&pidfd, pid, socket, &mut watch)?;
+        self.next = Some(Next { pidfd, pid, socket: ours });
+        Ok(())
+    }
+
+    /// Makes the sandbox, runs the command, and waits until everything in it is dead.
+    fn run(
+        &mut self,
+        message: &[u8],
+        mut fds: Vec<OwnedFd>,
+        socket: &OwnedFd,
+    ) -> Result<Report, StepError> {
+        let received_ns = sys::now_ns();
+        let in_file = message.first() == Some(&wire::IN_FILE);
+        let file = if in_file { fds.last().map(rustix::io::dup).transpose() } else { Ok(None) };
+        let file = file.at("keep the job's file")?;
+        let bytes = wire::job(message, &mut fds).at("read the job")?;
+        let none = || io::Error::from_raw_os_error(libc::EBADMSG);
+        let job = job::decode(&bytes).ok_or_else(none).at("read the job")?;
+        fds.extend(self.open_mounts(&job)?);
+        fds.extend(file);
+        self.apply_limits(&job)?;
+        self.clone_next()?;
+        let Some(next) = self.next.take() else { return Err(none()).at("clone the sandbox") };
+        let mut watch = Watch::new(&self.cgroups, self.shared, &job, self.cpus);
+        // One that failed to prepare itself is gone and has said why.
+        let _ = wire::send(&next.socket, message, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+        drop(fds);
+        let verdict = wait(&next.pidfd, next.pid, socket, &mut watch)?;
         if verdict == Verdict::Orphaned {
             sys::exit_now(0);
         }
@@ -354,15 +372,6 @@ fn wait(
             sys::kill_pidfd(pidfd.as_fd());
         }
     }
-}
-
-fn read_all(file: OwnedFd) -> io::Result<Vec<u8>> {
-    use std::io::{Read, Seek};
-    let mut file = fs::File::from(file);
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Makes a user namespace with these maps, which nobody is in, and returns a descriptor of it.

@@ -38,8 +38,11 @@ pub fn spawner_main_if_asked() {
 }
 
 /// Asks for a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NewSlot {
     pub(super) ids: Option<HostIds>,
+    /// Whether it prepares its next sandbox before there is a job for it.
+    pub(super) ahead: bool,
 }
 
 /// Encodes the first message: which cgroup directories to remove at the end.
@@ -57,6 +60,7 @@ pub(super) fn encode_slot(request: &NewSlot, files: &SlotFiles) -> Vec<u8> {
     let ids = request.ids.unwrap_or(HostIds { root: 0, user: 0 });
     to.u64(ids.root.into());
     to.u64(ids.user.into());
+    to.u64(u64::from(request.ahead));
     to.bytes(&files.roles());
     to.0
 }
@@ -91,7 +95,7 @@ fn run() -> ! {
             directories = Some(paths.map(|p| PathBuf::from(OsStr::from_bytes(p))).collect());
             continue;
         }
-        let Some((ids, roles)) = decode_slot(&buffer[..length]) else { continue };
+        let Some((request, roles)) = decode_slot(&buffer[..length]) else { continue };
         let mut fds = fds.into_iter();
         let Some(slot_socket) = fds.next() else { continue };
         let files = SlotFiles::from_parts(roles, fds);
@@ -99,7 +103,7 @@ fn run() -> ! {
         match unsafe { sys::clone3(0, None) } {
             Ok(Cloned::Child) => {
                 drop(socket);
-                slot::main(slot_socket, ids, files, &program)
+                slot::main(slot_socket, request, files, &program)
             }
             Ok(Cloned::Parent { pid, .. }) => {
                 slots.insert(pid);
@@ -116,11 +120,12 @@ fn run() -> ! {
     sys::exit_now(0)
 }
 
-fn decode_slot(bytes: &[u8]) -> Option<(Option<HostIds>, &[u8])> {
+fn decode_slot(bytes: &[u8]) -> Option<(NewSlot, &[u8])> {
     let mut from = Reader(bytes);
     let as_root = from.u64()? == 1;
     let ids = HostIds { root: from.u64()? as u32, user: from.u64()? as u32 };
-    Some((as_root.then_some(ids), from.bytes()?))
+    let request = NewSlot { ids: as_root.then_some(ids), ahead: from.u64()? == 1 };
+    Some((request, from.bytes()?))
 }
 
 /// Starts a spawner from `executable` and returns it with the socket to it.

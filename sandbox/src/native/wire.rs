@@ -4,7 +4,9 @@
 //! every length: a message that doesn't fit is an error, not a panic.
 
 use std::{
-    io::{self, IoSlice, IoSliceMut},
+    borrow::Cow,
+    fs::File,
+    io::{self, IoSlice, IoSliceMut, Read as _, Seek as _},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -59,6 +61,22 @@ pub(super) fn receive(
         }
     }
     Ok((message.bytes, fds))
+}
+
+/// Returns the job that a message holds, wherever it lies; takes the memory file off `fds`.
+pub(super) fn job<'m>(message: &'m [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Cow<'m, [u8]>> {
+    let broken = || io::Error::from_raw_os_error(libc::EBADMSG);
+    match message {
+        [INLINE, job @ ..] => Ok(job.into()),
+        [IN_FILE, ..] => {
+            let mut file = File::from(fds.pop().ok_or_else(broken)?);
+            let mut job = Vec::new();
+            file.rewind()?;
+            file.read_to_end(&mut job)?;
+            Ok(job.into())
+        }
+        _ => Err(broken()),
+    }
 }
 
 /// Builds a message.

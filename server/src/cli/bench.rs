@@ -55,18 +55,21 @@ impl Bench {
 enum Subject {
     ForkExec,
     Bwrap,
+    NativeCold,
     Native,
     Kata,
 }
 
 impl Subject {
-    const ALL: [Self; 4] = [Self::ForkExec, Self::Bwrap, Self::Native, Self::Kata];
+    const ALL: [Self; 5] =
+        [Self::ForkExec, Self::Bwrap, Self::NativeCold, Self::Native, Self::Kata];
 
     fn name(self) -> &'static str {
         match self {
             Self::ForkExec => "fork_exec",
             Self::Bwrap => "bwrap",
-            Self::Native => "native_cold",
+            Self::NativeCold => "native_cold",
+            Self::Native => "native",
             Self::Kata => "kata",
         }
     }
@@ -79,7 +82,8 @@ async fn overhead(common: &Common, n: u32, task: Option<String>) -> CliResult {
     let catalog = Catalog::load(&places.catalog, &places.cache);
     let kata = kata(&catalog, task.as_deref())?;
     let gold = source(kata.gold().wrong()?)?;
-    let native = machine::native(&places.cache).not_done()?;
+    let native = machine::native(&places.cache, |_| {}).not_done()?;
+    let cold = machine::native(&places.cache, |config| config.ahead = false).not_done()?;
     let session = Session::open_fresh(common).await?;
 
     let mut skipped = BTreeMap::new();
@@ -98,6 +102,7 @@ async fn overhead(common: &Common, n: u32, task: Option<String>) -> CliResult {
             match subject {
                 Subject::ForkExec => run(process::Command::new("/bin/true")).await.not_done()?,
                 Subject::Bwrap => bwrap(&rootfs).await.not_done()?,
+                Subject::NativeCold => in_sandbox(&cold, &rootfs).await.not_done()?,
                 Subject::Native => in_sandbox(&native, &rootfs).await.not_done()?,
                 // Another text each time: nothing is answered from the cache.
                 Subject::Kata => evaluate(&session, &kata, format!("{gold}\n# {round}\n")).await?,
@@ -203,6 +208,8 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     native_cold: Option<Quantiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    native: Option<Quantiles>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kata: Option<Quantiles>,
     /// Name of the ratio to p50 by p50 and p99 by p99.
     ratios: BTreeMap<&'static str, Ratio>,
@@ -238,10 +245,11 @@ impl Report {
         skipped: BTreeMap<&'static str, &'static str>,
     ) -> Self {
         let of = |subject| samples.get(&subject).and_then(|samples| quantiles(samples.clone()));
-        let [fork_exec, bwrap, native_cold, kata_time] = Subject::ALL.map(of);
+        let [fork_exec, bwrap, native_cold, native, kata_time] = Subject::ALL.map(of);
         let pairs = [
             ("native_cold/bwrap", native_cold, bwrap),
-            ("native_cold/fork_exec", native_cold, fork_exec),
+            ("native/bwrap", native, bwrap),
+            ("native/fork_exec", native, fork_exec),
             ("bwrap/fork_exec", bwrap, fork_exec),
         ];
         let ratio = |(name, a, b): (_, Option<Quantiles>, Option<Quantiles>)| {
@@ -253,6 +261,7 @@ impl Report {
             fork_exec,
             bwrap,
             native_cold,
+            native,
             kata: kata_time,
             ratios: pairs.into_iter().filter_map(ratio).collect(),
             skipped,
@@ -294,6 +303,7 @@ impl fmt::Display for Report {
             ("fork and exec of /bin/true", "fork_exec", &self.fork_exec),
             ("bubblewrap, /bin/true", "bwrap", &self.bwrap),
             ("native sandbox, cold, /bin/true", "native_cold", &self.native_cold),
+            ("native sandbox, prepared, /bin/true", "native", &self.native),
             (&format!("evaluation of {}", self.task), "kata", &self.kata),
         ];
         for (what, name, quantiles) in rows {
