@@ -1,14 +1,17 @@
 //! What a process and everything below it use, from `/proc`: for hosts where no cgroup counts. And
 //! what starving is.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Over a tree of processes: sums, if nothing else is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     /// CPU time of all that live, and of their children that were waited for.
     pub(crate) cpu_ns: u64,
-    /// Resident memory; pages that several share count for each.
+    /// Resident memory; pages that several share count for each, so this is the most it can be.
     pub(crate) resident_bytes: u64,
     /// Most time that a living thread stood runnable without a CPU.
     pub(crate) delayed_ns: u64,
@@ -18,22 +21,51 @@ pub(crate) struct Totals {
 /// namespace, so nothing escapes from below that one.
 pub(crate) fn totals(pid: i32) -> Totals {
     let mut totals = Totals::default();
-    let mut left = vec![pid];
-    while let Some(pid) = left.pop() {
-        let at = Path::new("/proc").join(pid.to_string());
+    visit(pid, |at, threads| {
         if let Some((ticks, pages)) = fs::read(at.join("stat")).ok().and_then(|stat| times(&stat)) {
             totals.cpu_ns += ticks * (1_000_000_000 / ticks_per_second());
             totals.resident_bytes += pages * rustix::param::page_size() as u64;
         }
-        for thread in fs::read_dir(at.join("task")).into_iter().flatten().flatten() {
-            let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
-            left.extend(read("children").split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
-            let delayed =
-                read("schedstat").split_whitespace().nth(1).and_then(|ns| ns.parse().ok());
+        for thread in threads {
+            let schedstat = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+            let delayed = schedstat.split_whitespace().nth(1).and_then(|ns| ns.parse().ok());
             totals.delayed_ns = totals.delayed_ns.max(delayed.unwrap_or(0u64));
         }
-    }
+    });
     totals
+}
+
+/// Returns the memory of the process `pid` and all its descendants, a page that several share
+/// counted once. Costs a walk through their page tables.
+pub(crate) fn memory(pid: i32) -> u64 {
+    let mut bytes = 0;
+    visit(pid, |at, _| {
+        let rollup = fs::read_to_string(at.join("smaps_rollup")).unwrap_or_default();
+        bytes += proportional_kib(&rollup).unwrap_or(0) * 1024;
+    });
+    bytes
+}
+
+/// Calls `see` with the folder in `/proc` of `pid` and each of its descendants, and those of their
+/// threads.
+fn visit(pid: i32, mut see: impl FnMut(&Path, &[PathBuf])) {
+    let mut left = vec![pid];
+    while let Some(pid) = left.pop() {
+        let at = Path::new("/proc").join(pid.to_string());
+        let threads = fs::read_dir(at.join("task")).into_iter().flatten().flatten();
+        let threads: Vec<_> = threads.map(|thread| thread.path()).collect();
+        for thread in &threads {
+            let children = fs::read_to_string(thread.join("children")).unwrap_or_default();
+            left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        see(&at, &threads);
+    }
+}
+
+/// Returns the `Pss` line of a `smaps_rollup`.
+fn proportional_kib(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// Whether a command that reached its wall limit was starved of CPU by the machine.
@@ -94,8 +126,17 @@ mod tests {
     }
 
     #[test]
+    fn reads_proportional_sizes() {
+        let rollup = "55d-7ff ---p 0 00:00 0 [rollup]\nRss:  8 kB\nPss:                  4711 kB\nPss_Anon: 1 kB\n";
+        assert_eq!(proportional_kib(rollup), Some(4711));
+        assert_eq!(proportional_kib(""), None);
+    }
+
+    #[test]
     fn sums_up_this_process() {
         let totals = totals(std::process::id() as i32);
         assert!(totals.resident_bytes > 1 << 20, "{totals:?}");
+        let memory = memory(std::process::id() as i32);
+        assert!((1..=totals.resident_bytes * 2).contains(&memory), "{memory} of {totals:?}");
     }
 }

@@ -109,7 +109,8 @@ impl<'a> Watch<'a> {
             self.last = proc::totals(pid);
             self.seen_memory = self.seen_memory.max(self.last.resident_bytes);
         }
-        if !self.counts_memory() && self.last.resident_bytes > self.limits.memory_bytes {
+        let limit = self.limits.memory_bytes;
+        if !self.counts_memory() && self.last.resident_bytes > limit && proc::memory(pid) > limit {
             return Verdict::Limit(LimitKind::Memory);
         }
         if self.cpu_ns() > self.limits.cpu_ns {
