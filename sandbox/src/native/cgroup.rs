@@ -173,7 +173,11 @@ impl Cgroups {
     pub(super) fn create(name: &str) -> Self {
         let mut bases: Vec<Base> = Vec::new();
         let mut locks = Vec::new();
-        for own in own_groups() {
+        for mut own in own_groups() {
+            if own.version == 2 && own.path.ends_with(SERVICE) {
+                // Another backend of this process stepped down before.
+                own.path.pop();
+            }
             // With v1 controllers present, v2 still serves: it kills and it measures pressure.
             let wanted = own.version == 2
                 || CONTROLLERS.iter().any(|controller| own.controllers.contains(*controller));
@@ -311,6 +315,9 @@ impl Cgroups {
 /// The beginning of the name of every service's group.
 pub(super) const PREFIX: &str = "assay-sandboxes-";
 
+/// The v2 group that a service steps into, so that its own can hand controllers down.
+const SERVICE: &str = "assay-service";
+
 /// Time in which a new group gets its lock, by far.
 const LOCKING: Duration = Duration::from_secs(10);
 
@@ -369,10 +376,14 @@ fn delegate(own: &Path, base: &Path) -> BTreeSet<String> {
         if handed.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY)) {
             // A v2 group with processes of its own hands nothing down. Where this service is alone
             // in it, it steps into a group below.
-            let service = own.join("assay-service");
+            let service = own.join(SERVICE);
             let _ = make(&service);
             let _ = fs::write(service.join("cgroup.procs"), "0");
             handed = fs::write(&control, &value);
+            if handed.is_err() {
+                let _ = fs::write(own.join("cgroup.procs"), "0");
+                let _ = fs::remove_dir(&service);
+            }
         }
         if handed.is_ok() && fs::write(base.join("cgroup.subtree_control"), &value).is_ok() {
             have.insert(controller.to_owned());

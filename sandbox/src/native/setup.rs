@@ -5,11 +5,12 @@
 //! command, reaps, and exits with it; the kernel then kills whatever is left.
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    collections::BTreeSet,
+    ffi::{CStr, CString, OsStr, OsString},
     fmt::Write as _,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
+        unix::ffi::{OsStrExt, OsStringExt as _},
     },
     path::Path,
 };
@@ -17,8 +18,8 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{
-        CWD, FileType, Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, mkdirat, mknodat,
-        openat2, symlinkat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat2, statat,
+        symlinkat,
     },
     io::Errno,
     mount::{
@@ -187,7 +188,7 @@ fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
         make_directory(&name, 0o755).at("make a directory")?;
         match layer {
             JobLayer::Dir(_) => attach(mounts.next(), &name).at("attach a layer")?,
-            JobLayer::Files(files) => write_layer(&name, files).at("write a files layer")?,
+            JobLayer::Files(files) => write_layer(number, files).at("write a files layer")?,
         }
         lowers.push(name);
     }
@@ -315,10 +316,10 @@ fn write_file(
     Ok(())
 }
 
-/// Writes a files layer into the directory `name`. Paths come in order, parents before children.
-fn write_layer(name: &str, files: &[(&[u8], JobEntry<'_>)]) -> rustix::io::Result<()> {
-    let root = open_directory(CWD, Path::new(name))?;
-    for (number, (path, entry)) in files.iter().enumerate() {
+/// Writes files layer `number` into its directory. Paths come in order, parents before children.
+fn write_layer(number: usize, files: &[(&[u8], JobEntry<'_>)]) -> rustix::io::Result<()> {
+    let root = open_directory(CWD, Path::new(&format!("l{number}")))?;
+    for (place, (path, entry)) in files.iter().enumerate() {
         let file = Path::new(OsStr::from_bytes(path));
         match entry {
             JobEntry::File { content, executable } => {
@@ -330,25 +331,79 @@ fn write_layer(name: &str, files: &[(&[u8], JobEntry<'_>)]) -> rustix::io::Resul
                 symlinkat(OsStr::from_bytes(target), &parent, name)?;
             }
             JobEntry::Absent => {
-                let replaced = files
-                    .get(number + 1)
-                    .is_some_and(|(next, _)| Path::new(OsStr::from_bytes(next)).starts_with(file));
-                if replaced {
-                    // A directory that hides the ones below it.
-                    make_directories(root.as_fd(), file)?;
-                    let directory =
-                        open_below(root.as_fd(), file, OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-                    fsetxattr(&directory, "user.overlay.opaque", b"y", XattrFlags::empty())?;
-                } else {
-                    // What overlayfs takes for "nothing here": character device 0:0.
+                let below = files[place + 1..].iter().map(|(path, _)| OsStr::from_bytes(path));
+                let below: Vec<&Path> =
+                    below.map(Path::new).take_while(|path| path.starts_with(file)).collect();
+                if below.is_empty() {
                     let (parent, name) = parent_of(root.as_fd(), file)?;
-                    let mode = Mode::empty();
-                    mknodat(&parent, name, FileType::CharacterDevice, mode, 0)?;
+                    write_absent(parent.as_fd(), name)?;
+                } else {
+                    hide_lower(root.as_fd(), number, file, &below)?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Makes `directory` a new one: nothing of those that it lies on is there, only what is in `own`.
+///
+/// Name by name, since before Linux 6.6 a tmpfs can't mark the whole directory.
+fn hide_lower(
+    root: BorrowedFd<'_>,
+    number: usize,
+    directory: &Path,
+    own: &[&Path],
+) -> rustix::io::Result<()> {
+    let made = make_directories(root, directory)?;
+    for name in lower_names(number, directory)? {
+        let path = directory.join(&name);
+        if own.contains(&&*path) {
+            // An entry of its own says what is there.
+        } else if own.iter().any(|own| own.starts_with(&path)) {
+            hide_lower(root, number, &path, own)?;
+        } else {
+            write_absent(made.as_fd(), &name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what overlayfs takes for "nothing here": character device 0:0.
+fn write_absent(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+    mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), 0)
+}
+
+/// Returns the names that directory `path` has in the layers below layer `number` together.
+///
+/// No others may be marked absent: in a directory that nothing is merged with, overlayfs shows the
+/// marks.
+fn lower_names(number: usize, path: &Path) -> rustix::io::Result<BTreeSet<OsString>> {
+    let (mut names, mut absent) = (BTreeSet::new(), BTreeSet::new());
+    'layers: for lower in (0..number).rev() {
+        let root = open_directory(CWD, Path::new(&format!("l{lower}")))?;
+        for above in path.ancestors().collect::<Vec<_>>().into_iter().rev().skip(1) {
+            match statat(&root, above, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+                // A file, a link or nothing on purpose: what lies further down is hidden.
+                Ok(_) => break 'layers,
+                Err(Errno::NOENT) => continue 'layers,
+                Err(e) => return Err(e),
+            }
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = open_below(root.as_fd(), path, flags, 0)?;
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+            if entry.file_type() == FileType::CharacterDevice {
+                absent.insert(name);
+            } else if name != "." && name != ".." && !absent.contains(&name) {
+                names.insert(name);
+            }
+        }
+    }
+    Ok(names)
 }
 
 /// Makes `workdir/cwd` the current directory.

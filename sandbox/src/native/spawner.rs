@@ -68,6 +68,9 @@ pub(super) fn encode_slot(request: &NewSlot, files: &SlotFiles) -> Vec<u8> {
 fn run() -> ! {
     // A Ctrl-C is for the service, which ends what it started in its own time.
     let _ = rustix::process::setsid();
+    // Asked for once, for all slots: before Linux 6.4 the answers are in /proc/self/auxv, which is
+    // closed to a slot that hides its memory.
+    let _ = (rustix::param::page_size(), rustix::param::clock_ticks_per_second());
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else {
         sys::exit_now(1)
     };

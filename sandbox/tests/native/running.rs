@@ -81,9 +81,17 @@ async fn starts_in_the_directory_asked_for() {
 async fn upper_layers_win_and_absent_means_absent() {
     let Some(native) = native() else { return };
     let tree = tempfile::tempdir().expect("a folder");
-    for path in
-        ["keep", "change", "remove", "dir/one", "dir/two", "whole/x", "whole/y/z", "was_file"]
-    {
+    for path in [
+        "keep",
+        "change",
+        "remove",
+        "dir/one",
+        "dir/two",
+        "whole/x",
+        "whole/y/z",
+        "whole/y/v/w",
+        "was_file",
+    ] {
         let path = tree.path().join(path);
         std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
         std::fs::write(path, "base").expect("a file");
@@ -107,13 +115,14 @@ async fn upper_layers_win_and_absent_means_absent() {
             ("change", file("second")),
             ("whole", FileEntry::Absent),
             ("whole/again", file("fresh")),
+            ("whole/y/new", file("fresh")),
         ]),
     ];
     let spec = SandboxSpec { layers, ..spec() };
     let script = "find . -type f -o -type l | LC_ALL=C sort | while read f; do echo $f=$(cat $f | head -n 1); done; ./tool";
     let execution = native.run_in(spec.clone(), sh(script)).await;
     let expected = "./change=second\n./dir/one=base\n./keep=base\n./link=base\n./tool=#!/bin/sh\n\
-                    ./was_file/now_dir=new\n./whole/again=fresh\nran";
+                    ./was_file/now_dir=new\n./whole/again=fresh\n./whole/y/new=fresh\nran";
     assert_eq!(stdout(&execution), expected, "{}", told(&execution));
     // Everything in the work tree is the sandboxed user's, and nothing it does reaches a layer.
     let script = "set -e; echo new >keep; rm -r dir whole; mkdir dir; mv change moved; chmod 700 .; \
