@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::advantage::{self, Group};
-use crate::config::{LossConfig, Truncated};
+use crate::config::{LossConfig, Mean, Truncated};
 use crate::environment::{Task, Verdict};
 use crate::rng::Rng;
 
@@ -134,6 +134,13 @@ pub fn assemble(
             });
         }
     }
+    if config.mean == Mean::Sample {
+        let tokens: usize = samples.iter().map(|sample| sample.completion.len()).sum();
+        let mean = tokens as f64 / samples.len().max(1) as f64;
+        for sample in &mut samples {
+            sample.advantage *= mean / sample.completion.len() as f64;
+        }
+    }
     (samples, stats)
 }
 
@@ -198,6 +205,19 @@ mod tests {
         assert_eq!((stats.groups, stats.zero_variance, stats.dropped), (4, 1, 2));
         assert_eq!(stats.outcomes["infra_error"], 4);
         assert!((stats.reward_sum - 3.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_mean_over_samples_weighs_short_and_long_ones_alike() {
+        let mut group = rollout(&[Some(1.0), Some(0.0)]);
+        group.samples[1].tokens = vec![1; 9];
+        group.samples[1].log_probs = vec![-1.0; 9];
+        let config = LossConfig { mean: Mean::Sample, ..LossConfig::default() };
+        let (samples, _) = assemble(&[group], &config, &mut Rng::derive(1, 0, "x"));
+        // 6 tokens on average: 3 tokens weigh twice as much each, 9 two thirds.
+        for (advantage, expected) in advantages(&samples).iter().zip([1.0, -1.0 / 3.0]) {
+            assert!((advantage - expected).abs() < 1e-12);
+        }
     }
 
     #[test]

@@ -167,6 +167,8 @@ pub struct LossConfig {
     pub importance_cap: f64,
     /// Weight of the KL to the policy that the run started from.
     pub kl: f64,
+    /// What the policy's loss is a mean over.
+    pub mean: Mean,
     /// What becomes of samples that hit `max_tokens`.
     pub truncated: Truncated,
     /// An optimizer step is not taken when sampler and trainer disagree more than this (mean k3).
@@ -190,6 +192,7 @@ impl Default for LossConfig {
             delta,
             importance_cap,
             kl,
+            mean: Mean::default(),
             truncated: Truncated::default(),
             max_mismatch_kl: 0.1,
             minibatches: 1,
@@ -215,6 +218,17 @@ impl LossConfig {
     pub fn updates(&self) -> usize {
         self.minibatches * self.epochs
     }
+}
+
+/// What the policy's loss is a mean over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mean {
+    /// Every token counts the same (DAPO): a long answer pulls more than a short one.
+    #[default]
+    Token,
+    /// Every sample counts the same, whatever its length (GRPO, Shao et al. 2024).
+    Sample,
 }
 
 /// What becomes of samples that hit `max_tokens`.
