@@ -62,8 +62,8 @@ pub struct NativeConfig {
     pub first_uid: u32,
     /// Most sandboxes at the same time; further ones wait.
     pub max_sandboxes: usize,
-    /// Whether an idle slot prepares its next sandbox: a waiting process each, for less than half of
-    /// the time from a command to its start.
+    /// Whether an idle slot prepares its next sandbox: a waiting process each, for a tenth of a
+    /// short run's time.
     pub ahead: bool,
 }
 
