@@ -24,7 +24,7 @@ pub(crate) fn totals(pid: i32) -> Totals {
     visit(pid, |at, threads| {
         if let Some((ticks, pages)) = fs::read(at.join("stat")).ok().and_then(|stat| times(&stat)) {
             totals.cpu_ns += ticks * (1_000_000_000 / ticks_per_second());
-            totals.resident_bytes += pages * rustix::param::page_size() as u64;
+            totals.resident_bytes += pages * page_size();
         }
         for thread in threads {
             let schedstat = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
@@ -40,8 +40,11 @@ pub(crate) fn totals(pid: i32) -> Totals {
 pub(crate) fn memory(pid: i32) -> u64 {
     let mut bytes = 0;
     visit(pid, |at, _| {
-        let rollup = fs::read_to_string(at.join("smaps_rollup")).unwrap_or_default();
-        bytes += proportional_kib(&rollup).unwrap_or(0) * 1024;
+        let read = |name| fs::read_to_string(at.join(name)).unwrap_or_default();
+        // Whoever can hide its page tables has all that it maps counted.
+        let resident =
+            || times(read("stat").as_bytes()).map_or(0, |(_, pages)| pages * page_size());
+        bytes += proportional_kib(&read("smaps_rollup")).map_or_else(resident, |kib| kib * 1024);
     });
     bytes
 }
@@ -77,6 +80,10 @@ fn proportional_kib(rollup: &str) -> Option<u64> {
 /// that wants one CPU, more than a quarter of the limit means that it got less than 3/8 of it.
 pub(crate) fn starved(wall_ns: u64, cpu_ns: u64, stalled_ns: u64) -> bool {
     stalled_ns > cpu_ns.saturating_add(wall_ns / 4)
+}
+
+fn page_size() -> u64 {
+    rustix::param::page_size() as u64
 }
 
 fn ticks_per_second() -> u64 {

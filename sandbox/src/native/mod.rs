@@ -8,7 +8,8 @@
 //! The service never forks. Its spawner forks slots; a slot is one user namespace with one host
 //! user, and makes one sandbox at a time: it clones pid 1 into fresh pid, mount, network, ipc, uts
 //! and cgroup namespaces (before there is a command for it), watches its limits, and reports once
-//! everything in it is dead. The service drains the output meanwhile. A killed service takes spawner, slots and sandboxes along.
+//! everything in it is dead. The service drains the output meanwhile. A killed service takes
+//! spawner, slots and sandboxes along.
 
 mod cgroup;
 mod instance;

@@ -266,8 +266,12 @@ impl<'a> Slot<'a> {
         self.clone_next()?;
         let Some(next) = self.next.take() else { return Err(none()).at("clone the sandbox") };
         let mut watch = Watch::new(&self.cgroups, self.shared, &job, self.cpus);
-        // One that failed to prepare itself is gone and has said why.
-        let _ = wire::send(&next.socket, message, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>());
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        if wire::send(&next.socket, message, &borrowed).is_err() {
+            // One that failed to prepare itself is gone and has said why; any other would wait on.
+            sys::kill_pidfd(next.pidfd.as_fd());
+        }
+        drop(borrowed);
         drop(fds);
         let verdict = wait(&next.pidfd, next.pid, socket, &mut watch)?;
         if verdict == Verdict::Orphaned {

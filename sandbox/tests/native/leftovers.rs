@@ -64,7 +64,7 @@ async fn everything_is_gone_when_the_backend_is() {
 }
 
 #[tokio::test]
-async fn dropping_the_future_kills_within_a_second() {
+async fn dropping_the_future_kills() {
     let Some(native) = native() else { return };
     for _ in 0..5 {
         let mark = mark();
@@ -75,7 +75,7 @@ async fn dropping_the_future_kills_within_a_second() {
             execution = sandbox.run(sh(&script)) => panic!("{execution:?}"),
             () = started => {}
         }
-        until("killing", Duration::from_secs(1), || processes(&mark) == 0).await;
+        until("killing", Duration::from_secs(5), || processes(&mark) == 0).await;
     }
     // A sandbox that never ran is no trouble, and its slot serves again.
     drop(native.create(spec()).await.expect("a sandbox"));
@@ -98,7 +98,7 @@ async fn a_killed_service_takes_everything_along_and_the_next_clears_up() {
     let groups = cgroups(native.state.path());
     service.kill().expect("a kill");
     service.wait().expect("an end");
-    until("dying", Duration::from_secs(2), || processes(&format!("sleep\0{mark}")) == 0).await;
+    until("dying", Duration::from_secs(10), || processes(&format!("sleep\0{mark}")) == 0).await;
     let state = native.state.path().to_owned();
     let next = start(&state);
     let left: Vec<_> = groups
@@ -130,7 +130,7 @@ async fn groups_of_dead_services_go_and_those_of_live_ones_stay() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     drop(crate::common::native());
     // Another test's backend may be at it already.
-    until("removing", Duration::from_secs(2), || !dead.exists()).await;
+    until("removing", Duration::from_secs(10), || !dead.exists()).await;
     assert!(group.exists(), "the live one");
     assert_eq!(stdout(&native.run(sh("echo fine")).await), "fine");
 }

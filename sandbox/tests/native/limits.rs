@@ -110,7 +110,7 @@ async fn a_fork_bomb_is_refused_more_processes() {
     spec.limits.wall = Duration::from_secs(2);
     let execution = beside_a_neighbour(
         &native,
-        native.run_in(spec.clone(), sh("f() { f | f & }; f 2>/dev/null; exec sleep 1000")),
+        native.run_in(spec.clone(), sh("f() { f | f & }; f 2>/dev/null & exec sleep 1000")),
     )
     .await;
     assert!(hit_the_wall(&execution), "{}", told(&execution));
