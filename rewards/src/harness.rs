@@ -4,6 +4,9 @@
 /// `/assay/run_pytest.py`: runs pytest and reports each test.
 pub const PYTEST_RUNNER: &str = include_str!("harness/run_pytest.py");
 
+/// `/assay/preload_pytest.py`: imports what every run of pytest does, before there is one.
+pub const PYTEST_PRELOAD: &str = include_str!("harness/preload_pytest.py");
+
 /// `/assay/grader.py`: runs the hidden tests of a function task.
 pub const GRADER: &str = include_str!("harness/grader.py");
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use assay_repos::{Digest, Flag, Mode, PatchFacts, ReportKind, Severity, TaskId, TaskLimits};
+use assay_sandbox::Start;
 use serde::{Deserialize, Serialize};
 
 use crate::TestStatus;
@@ -236,6 +237,13 @@ pub struct CheckRecord {
     pub tests: Vec<GradedTest>,
     /// What it used.
     pub usage: Usage,
+    /// Whether its processes were executed or forked from a warm interpreter.
+    #[serde(default, skip_serializing_if = "is_cold")]
+    pub start: Start,
+}
+
+fn is_cold(start: &Start) -> bool {
+    *start == Start::Cold
 }
 
 /// How many tests had to hold, and how many did.

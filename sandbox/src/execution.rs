@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// One command that ran in a sandbox. When it exists, every process of the sandbox is dead.
 #[derive(Clone, Debug)]
 pub struct Execution {
@@ -106,4 +108,19 @@ pub struct Isolation {
     /// Protections that this host could not give, each with what stood in for it:
     /// `"memory: rlimits (no cgroup can be delegated)"`. Empty when all were on.
     pub fallbacks: Vec<String>,
+    /// How the command's first process came to be.
+    pub start: Start,
+}
+
+/// How the first process of a command came to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Its program was executed.
+    #[default]
+    Cold,
+    /// Its program was executed, although the command may be [warm](crate::Warm); this is why.
+    ColdInstead(String),
+    /// It is a fork of an interpreter that was up.
+    Warm,
 }

@@ -9,13 +9,16 @@ mod collect;
 pub mod docker;
 mod execution;
 mod fake;
+#[cfg(fuzzing)]
+pub mod fuzz;
+mod modules;
 pub mod native;
 mod proc;
 mod spec;
 
 pub use backend::{Backend, BackendError, BackendResult, Sandbox};
-pub use execution::{Capture, Execution, Isolation, LimitKind, Termination, Usage};
+pub use execution::{Capture, Execution, Isolation, LimitKind, Start, Termination, Usage};
 pub use fake::Fake;
 pub use spec::{
-    Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, Limits, SandboxId, SandboxSpec,
+    Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, Limits, SandboxId, SandboxSpec, Warm,
 };

@@ -133,6 +133,22 @@ pub struct Command {
     pub stdin: Arc<[u8]>,
     /// Further file descriptors of the process.
     pub channels: Vec<Channel>,
+    /// What an interpreter may have done beforehand that then forks to be this command's process.
+    /// `argv` is a Python interpreter, options with `-P` among them, a script and its arguments.
+    ///
+    /// A backend that can't, or that sees that it would make a difference, executes `argv`;
+    /// [`Isolation::start`](crate::Isolation) says which it was.
+    pub warm: Option<Warm>,
+}
+
+/// What a warm interpreter has done before there is a command for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warm {
+    /// Modules that it has imported, of the image or of `programs`.
+    pub modules: Vec<String>,
+    /// Programs of ours by absolute path inside, below `/assay`: compiled, to be run or imported
+    /// where a sandbox has the very same content there. None of them may be secret.
+    pub programs: Arc<BTreeMap<PathBuf, Arc<[u8]>>>,
 }
 
 /// A file descriptor that the command finds open, beside 0, 1 and 2.
@@ -214,6 +230,9 @@ pub(crate) fn check_command(command: &Command) -> BackendResult<()> {
     if !command.cwd.as_os_str().is_empty() && !is_plain_relative(&command.cwd) {
         return bad(format!("cwd {:?} is not a plain relative path", command.cwd));
     }
+    if command.warm.is_some() && options(&command.argv).is_none() {
+        return bad(format!("{:?} is no interpreter with option -P and a script", command.argv));
+    }
     let strings = command.argv.iter().chain(command.env.keys()).chain(command.env.values());
     if let Some(string) = strings.into_iter().find(|string| string.contains('\0')) {
         return bad(format!("{string:?} holds a NUL byte"));
@@ -230,6 +249,14 @@ pub(crate) fn check_command(command: &Command) -> BackendResult<()> {
         }
     }
     Ok(())
+}
+
+/// Returns an interpreter and its options, without script and arguments; `None` when there is no
+/// script, or when its folder would be searched for modules.
+pub(crate) fn options(argv: &[String]) -> Option<&[String]> {
+    let script = argv.iter().skip(1).position(|argument| !argument.starts_with('-'))?;
+    let options = &argv[..=script];
+    options.iter().any(|option| option == "-P").then_some(options)
 }
 
 fn bad<T>(what: String) -> BackendResult<T> {

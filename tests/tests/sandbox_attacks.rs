@@ -13,7 +13,8 @@ use std::{
 };
 
 use assay_sandbox::{
-    Backend, Command, Execution, ImageRef, LimitKind, Limits, SandboxSpec, Termination,
+    Backend, Command, Execution, ImageRef, LimitKind, Limits, SandboxSpec, Start, Termination,
+    Warm,
     docker::Docker,
     native::{Native, NativeConfig},
 };
@@ -27,8 +28,13 @@ const IMAGE: &str = "assay-python:1";
 /// One suite at a time, or each would be a load on the other's machine.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Names every process of an attack, on the host, too.
+/// Names every process of an attack, on the host, too: in its environment or as its name.
 const MARK: &str = "ASSAY_ATTACK";
+
+/// Gives a fork of a warm interpreter, and all that descends from it, that name.
+const MARKING: &str = "import ctypes, os\n\
+    ctypes.CDLL(None).prctl(15, b'ASSAY_ATTACK', 0, 0, 0)\n\
+    os.environ['ASSAY_ATTACK'] = '1'\n";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,7 +117,8 @@ impl Traces {
         let tables = ["shm", "sem", "msg"].map(|kind| read(&format!("/proc/sysvipc/{kind}")));
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let marked = processes.map(|process| process.path()).filter(|path| {
-            let environment = fs::read(path.join("environ")).unwrap_or_default();
+            let mut environment = fs::read(path.join("environ")).unwrap_or_default();
+            environment.extend(fs::read(path.join("comm")).unwrap_or_default());
             environment.windows(MARK.len()).any(|part| part == MARK.as_bytes())
         });
         Self {
@@ -134,6 +141,8 @@ struct Suite {
     place: &'static str,
     backend: Arc<dyn Backend>,
     image: ImageRef,
+    /// Whether the attacks are forks of a warm interpreter.
+    warm: bool,
 }
 
 impl Suite {
@@ -157,6 +166,9 @@ impl Suite {
     }
 
     async fn python(&self, own: &Own, code: &str, mark: bool) -> Execution {
+        if self.warm {
+            return self.warm_python(own, code, mark).await;
+        }
         let mut env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
         env.extend(mark.then(|| (MARK.to_owned(), "1".to_owned())));
         let command = Command {
@@ -166,6 +178,22 @@ impl Suite {
         };
         let sandbox = self.backend.create(self.spec(own)).await.expect("a sandbox");
         sandbox.run(command).await.expect("an execution")
+    }
+
+    async fn warm_python(&self, own: &Own, code: &str, mark: bool) -> Execution {
+        let script = if mark { format!("{MARKING}{code}") } else { code.to_owned() };
+        let trusted = [("/assay/script.py".into(), script.as_bytes().into())];
+        let command = Command {
+            argv: ["/usr/bin/python3", "-I", "-P", "/assay/script.py"].map(str::to_owned).into(),
+            env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+            warm: Some(Warm { modules: vec!["ctypes".into()], programs: Arc::default() }),
+            ..Command::default()
+        };
+        let spec = SandboxSpec { trusted: Arc::new(trusted.into()), ..self.spec(own) };
+        let sandbox = self.backend.create(spec).await.expect("a sandbox");
+        let execution = sandbox.run(command).await.expect("an execution");
+        assert_eq!(execution.isolation.start, Start::Warm);
+        execution
     }
 
     /// Runs every attack and returns what went wrong.
@@ -282,6 +310,15 @@ fn cgroups() -> BTreeSet<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn native_withstands_every_attack() {
+    native(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn native_withstands_every_attack_from_a_warm_interpreter() {
+    native(true).await;
+}
+
+async fn native(warm: bool) {
     let Some(rootfs) = rootfs() else {
         eprintln!("skipped: no root filesystem; run `make rootfs`");
         return;
@@ -295,6 +332,7 @@ async fn native_withstands_every_attack() {
         place: "native",
         backend: Arc::new(native.expect("a backend")),
         image: ImageRef::Rootfs { path: rootfs, digest: "sha256:test".into() },
+        warm,
     };
     let wrong = suite.run().await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -322,7 +360,7 @@ fn native_withstands_every_attack_for_an_ordinary_user() {
     fs::copy(std::env::current_exe().unwrap(), at("test")).unwrap();
     fs::copy(SPAWNER, at("spawner")).unwrap();
     let script = "mount --bind \"$ROOTFS\" \"$PLACE/rootfs\" && cd / && exec setpriv --reuid=65534 \
-        --regid=65534 --clear-groups \"$PLACE/test\" --exact native_withstands_every_attack --nocapture";
+        --regid=65534 --clear-groups \"$PLACE/test\" native_withstands --skip ordinary_user --nocapture";
     let output = Process::new("unshare")
         .args(["--mount", "/bin/sh", "-c", script])
         .env("ROOTFS", rootfs)
@@ -338,7 +376,7 @@ fn native_withstands_every_attack_for_an_ordinary_user() {
         eprintln!("skipped: this machine gives ordinary users no user namespaces");
         return;
     }
-    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
+    assert!(output.status.success() && text.contains("2 passed"), "{text}\n{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,7 +395,7 @@ async fn docker_withstands_every_attack() {
         }
     };
     let image = ImageRef::Docker(IMAGE.into());
-    let suite = Suite { place: "docker", backend: Arc::new(docker), image };
+    let suite = Suite { place: "docker", backend: Arc::new(docker), image, warm: false };
     let wrong = suite.run().await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -156,7 +156,7 @@ impl Ground {
 }
 
 /// Where our own programs lie in a sandbox.
-fn inside(name: &str) -> PathBuf {
+pub(crate) fn inside(name: &str) -> PathBuf {
     Path::new("/assay").join(name)
 }
 

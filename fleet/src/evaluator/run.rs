@@ -1,18 +1,23 @@
 //! Runs the checks of a task, each as its report needs it.
 
-use std::{collections::BTreeMap, os::unix::net::UnixStream, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::unix::net::UnixStream,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use assay_repos::{Applied, Check, Mode, ReportKind};
 use assay_rewards::{
-    CaseRun, CheckEvidence, CheckRun, Evidence, Failure, Fault, Phase, outputs_equal,
+    CaseRun, CheckEvidence, CheckRun, Evidence, Failure, Fault, Phase, harness, outputs_equal,
 };
 use assay_sandbox::{
     BackendResult, Capture, Channel, ChannelEnd, Command, Execution, Sandbox, SandboxSpec,
-    Termination, Usage,
+    Termination, Usage, Warm,
 };
 use tokio::time::Instant;
 
-use super::{Ground, backend_failure, ms};
+use super::{Ground, backend_failure, ground::inside, ms};
 use crate::{Stop, Timings};
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -25,6 +30,27 @@ const GRADER_EXTRA: Duration = Duration::from_secs(30);
 const BACKEND_GRACE: Duration = Duration::from_secs(60);
 /// How long a subject may live on when its grader is done. An honest one reads end of file.
 const SUBJECT_GRACE: Duration = Duration::from_millis(500);
+
+/// What an interpreter for `pytest` checks has done before there is one: no code of a repository.
+static PYTEST: LazyLock<Warm> = LazyLock::new(|| {
+    let runner = ("run_pytest.py", harness::PYTEST_RUNNER);
+    warm(&["preload_pytest"], [runner, ("preload_pytest.py", harness::PYTEST_PRELOAD)])
+});
+/// The same for `function` checks: grader and subject, without a test.
+static FUNCTION: LazyLock<Warm> = LazyLock::new(|| {
+    let programs = [
+        ("grader.py", harness::GRADER),
+        ("subject.py", harness::SUBJECT),
+        ("wire.py", harness::WIRE),
+    ];
+    warm(&["wire"], programs)
+});
+
+fn warm<const N: usize>(modules: &[&str], programs: [(&str, &str); N]) -> Warm {
+    let programs = programs.map(|(name, text)| (inside(name), text.as_bytes().into()));
+    let modules = modules.iter().map(|name| (*name).to_owned()).collect();
+    Warm { modules, programs: Arc::new(programs.into()) }
+}
 
 /// What the checks of a task left behind, in its order.
 #[derive(Debug)]
@@ -132,6 +158,7 @@ async fn pytest(
         env: environment(),
         stdin: format!("{nonce}\n").into_bytes().into(),
         channels: vec![report()],
+        warm: Some(PYTEST.clone()),
         ..Command::default()
     };
     let execution = one(ground, ground.spec(applied), command, timings).await?;
@@ -195,6 +222,7 @@ async fn sealed(
         env: environment(),
         stdin: format!("{nonce}\n{entry}\nsealed\n").into_bytes().into(),
         channels: vec![report(), Channel { fd: 4, end: ChannelEnd::Fd(ours.into()) }],
+        warm: Some(FUNCTION.clone()),
         ..Command::default()
     };
     let subject_command = Command {
@@ -202,6 +230,7 @@ async fn sealed(
         env: environment(),
         stdin: format!("{entry}\n{source}").into_bytes().into(),
         channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(theirs.into()) }],
+        warm: Some(FUNCTION.clone()),
         ..Command::default()
     };
 
@@ -267,6 +296,7 @@ async fn guarded(
         env: environment(),
         stdin: format!("{nonce}\n{entry}\nguarded\n{source}").into_bytes().into(),
         channels: vec![report()],
+        warm: Some(FUNCTION.clone()),
         ..Command::default()
     };
     let execution = one(ground, ground.bare(&ground.grader), command, timings).await?;

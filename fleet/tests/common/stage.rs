@@ -143,7 +143,7 @@ pub fn execution(termination: Termination) -> Execution {
         stderr: Capture::default(),
         channels: Vec::new(),
         usage: Usage { wall: Duration::from_millis(3), ..Usage::default() },
-        isolation: Isolation { backend: "fake".into(), fallbacks: Vec::new() },
+        isolation: Isolation { backend: "fake".into(), ..Isolation::default() },
     }
 }
 

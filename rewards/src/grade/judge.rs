@@ -1,7 +1,7 @@
 //! Whose fault it was: the verdict on one check.
 
 use assay_repos::{Flag, Lock, ReportKind};
-use assay_sandbox::{Execution, LimitKind, Termination};
+use assay_sandbox::{Execution, LimitKind, Start, Termination};
 
 use super::{CheckEvidence, CheckRun, MAX_DETAIL, expected::Expected};
 use crate::{
@@ -67,6 +67,7 @@ pub(super) fn judge(run: &CheckRun<'_>, lock: Option<&Lock>) -> Judged {
         must_keep: Required::default(),
         tests: Vec::new(),
         usage: Usage::default(),
+        start: start(run),
     };
     let report = match &run.evidence {
         None => return Judged { record, flags: Vec::new(), trouble: None },
@@ -89,6 +90,14 @@ pub(super) fn judge(run: &CheckRun<'_>, lock: Option<&Lock>) -> Judged {
     flags.extend(expected.remarks(check, lock, &record));
     let trouble = trouble(run, &report, &record, &expected);
     Judged { record, flags, trouble }
+}
+
+/// Returns how the processes of a check came to be; the first that could not be warm speaks for all.
+fn start(run: &CheckRun<'_>) -> Start {
+    let starts = run.executions();
+    let starts = || starts.iter().map(|execution| &execution.isolation.start);
+    let cold = starts().find(|start| matches!(start, Start::ColdInstead(_)));
+    cold.or_else(|| starts().next()).cloned().unwrap_or_default()
 }
 
 /// Finds out whose fault it was that a check did not go well. A test that failed is no trouble.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use assay_repos::{LockedTest, MustKeep, RejectionKind, ReportKind};
-use assay_sandbox::{Capture, LimitKind, Termination};
+use assay_sandbox::{Capture, LimitKind, Start, Termination};
 
 use super::*;
 use crate::testing::{NONCE, capture, check, header, honest, ran};
@@ -36,6 +36,34 @@ fn solved(record: &GradeRecord) -> bool {
 
 fn kind(record: &GradeRecord) -> &str {
     record.failure.as_ref().map_or("", |failure| &failure.kind)
+}
+
+#[test]
+fn says_how_its_processes_came_to_be() {
+    let reason = || Start::ColdInstead("the work tree has a module `json`".into());
+    let cases = [
+        (Start::Cold, Start::Cold, Start::Cold),
+        (Start::Warm, Start::Warm, Start::Warm),
+        (Start::Warm, reason(), reason()),
+        (reason(), Start::Warm, reason()),
+    ];
+    for (grader, subject, expected) in cases {
+        let started = |start: &Start| {
+            let (report, exit) = honest(&[("a", "passed")]);
+            let mut execution = ran(Termination::Exited(exit), report);
+            execution.isolation.start = start.clone();
+            execution
+        };
+        let (execution, subject) = (started(&grader), started(&subject));
+        let evidence = Evidence { execution: &execution, nonce: NONCE, subject: Some(&subject) };
+        let check = check(ReportKind::Function, &["a"], MustKeep::Tests(Vec::new()));
+        let record = grade(&check, CheckEvidence::Process(evidence), None);
+        assert_eq!(record.checks[0].start, expected, "{grader:?}");
+        let back = GradeRecord::from_json(record.to_json().as_bytes()).unwrap();
+        assert_eq!(back, record);
+        let says = record.to_json().contains("\"start\"");
+        assert_eq!(says, expected != Start::Cold, "older records lack the field");
+    }
 }
 
 #[test]

@@ -56,3 +56,5 @@ def describe(error):
 
 
 main()
+sys.stdout.flush()
+os._exit(0)

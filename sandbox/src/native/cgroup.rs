@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 
 /// What a descriptor that a slot gets is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,18 @@ impl SlotFiles {
             .iter()
             .filter(|(role, _)| *role == Role::Join)
             .try_for_each(|(_, file)| write_at_start(file, "0"))
+    }
+
+    /// Opens the files by which a process joins every group, when it writes `0` to them.
+    pub(super) fn groups(&self) -> io::Result<Vec<OwnedFd>> {
+        let joins = self.0.iter().filter(|(role, _)| *role == Role::Join);
+        let mut files =
+            joins.map(|(_, file)| Ok(file.try_clone()?.into())).collect::<io::Result<Vec<_>>>()?;
+        if let Some(leaf) = self.get(Role::Leaf) {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            files.push(openat(leaf, "cgroup.procs", flags, Mode::empty())?);
+        }
+        Ok(files)
     }
 
     /// Reads the file of `role` as a number.
@@ -293,8 +305,6 @@ impl Cgroups {
         };
         add(Role::Pressure, "cpu.pressure");
         if base.controllers.contains("memory") {
-            // One process over the limit is the end of the whole sandbox.
-            let _ = fs::write(leaf.join("memory.oom.group"), "1");
             add(Role::MemoryMax, "memory.max");
             add(Role::SwapMax, "memory.swap.max");
             add(Role::MemoryPeak, "memory.peak");

@@ -1,9 +1,47 @@
 //! What the service asks a slot to do, and what the slot answers.
 
-use std::{collections::BTreeMap, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 
 use super::wire::{Reader, Writer};
-use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec};
+use crate::{
+    Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, Start, Warm, modules::Provided,
+};
+
+/// What a service may ask of a slot.
+#[derive(Debug)]
+pub(super) enum Request<'a> {
+    Job(Box<Job<'a>>),
+    Interpreter(NewInterpreter<'a>),
+}
+
+/// An interpreter to be started and kept. The one descriptor of its message is the image's mount,
+/// where that is a [`Source::Mount`].
+#[derive(Debug)]
+pub(super) struct NewInterpreter<'a> {
+    /// Which one it is to this slot; another of this number ends.
+    pub(super) number: u64,
+    pub(super) image: Source<'a>,
+    pub(super) argv: Vec<&'a [u8]>,
+    pub(super) env: Vec<&'a [u8]>,
+    pub(super) programs: Vec<(&'a [u8], &'a [u8])>,
+}
+
+/// That a fork of an interpreter may be a job's process.
+#[derive(Debug)]
+pub(super) struct Lent<'a> {
+    /// Which interpreter.
+    pub(super) number: u64,
+    /// The place of the script in `argv`.
+    pub(super) script: usize,
+    /// Names of modules in the work tree, as in [`Provided`].
+    pub(super) reachable: Vec<&'a [u8]>,
+    pub(super) nested: Vec<&'a [u8]>,
+}
 
 /// A directory that a sandbox is built on.
 #[derive(Debug)]
@@ -55,23 +93,46 @@ pub(super) struct Job<'a> {
     pub(super) env: Vec<&'a [u8]>,
     pub(super) cwd: &'a [u8],
     pub(super) channels: Vec<i32>,
+    pub(super) lent: Option<Lent<'a>>,
 }
+
+impl<'a> Job<'a> {
+    /// Returns the directories that it is built on: the image, then each directory layer.
+    pub(super) fn directories(&self) -> impl Iterator<Item = &Source<'a>> {
+        let layers = self.layers.iter().filter_map(|layer| match layer {
+            JobLayer::Dir(source) => Some(source),
+            JobLayer::Files(_) => None,
+        });
+        std::iter::once(&self.image).chain(layers)
+    }
+}
+
+/// An interpreter that a command may come from, as the service knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lender<'a> {
+    pub(super) number: u64,
+    pub(super) script: usize,
+    pub(super) provided: &'a Provided,
+}
+
+const JOB: u64 = 0;
+const INTERPRETER: u64 = 1;
 
 const MOUNT: u64 = 0;
 const PATH: u64 = 1;
 const FILES: u64 = 2;
 
 /// Encodes a job. With `mounts`, directories travel as descriptors, else as paths.
-pub(super) fn encode(spec: &SandboxSpec, image: &Path, command: &Command, mounts: bool) -> Vec<u8> {
+pub(super) fn encode(
+    spec: &SandboxSpec,
+    image: &Path,
+    command: &Command,
+    lender: Option<Lender<'_>>,
+    mounts: bool,
+) -> Vec<u8> {
     let mut to = Writer(Vec::with_capacity(1024));
-    let source = |to: &mut Writer, path: &Path| {
-        if mounts {
-            to.u64(MOUNT);
-        } else {
-            to.u64(PATH);
-            to.bytes(path.as_os_str().as_bytes());
-        }
-    };
+    to.u64(JOB);
+    let source = |to: &mut Writer, path: &Path| encode_source(to, path, mounts);
     source(&mut to, image);
     to.bytes(spec.workdir.as_os_str().as_bytes());
     to.u64(spec.layers.len() as u64);
@@ -84,20 +145,77 @@ pub(super) fn encode(spec: &SandboxSpec, image: &Path, command: &Command, mounts
             }
         }
     }
-    to.u64(spec.trusted.len() as u64);
-    for (path, content) in spec.trusted.iter() {
-        to.bytes(path.as_os_str().as_bytes());
-        to.bytes(content);
-    }
+    encode_contents(&mut to, &spec.trusted);
     encode_limits(&mut to, &spec.limits);
-    to.u64(command.argv.len() as u64);
-    command.argv.iter().for_each(|argument| to.bytes(argument.as_bytes()));
-    to.u64(command.env.len() as u64);
-    command.env.iter().for_each(|(name, value)| to.bytes(format!("{name}={value}").as_bytes()));
+    encode_strings(&mut to, &command.argv);
+    encode_env(&mut to, &command.env);
     to.bytes(command.cwd.as_os_str().as_bytes());
     to.u64(command.channels.len() as u64);
     command.channels.iter().for_each(|channel| to.u64(channel.fd as u64));
+    to.u64(u64::from(lender.is_some()));
+    if let Some(Lender { number, script, provided }) = lender {
+        to.u64(number);
+        to.u64(script as u64);
+        encode_names(&mut to, &provided.reachable);
+        encode_names(&mut to, &provided.nested);
+    }
     to.0
+}
+
+/// Encodes the start of an interpreter that is called by `options`, without a script.
+pub(super) fn encode_interpreter(
+    number: u64,
+    image: &Path,
+    options: &[String],
+    env: &BTreeMap<String, String>,
+    warm: &Warm,
+    mounts: bool,
+) -> Vec<u8> {
+    let mut to = Writer(Vec::with_capacity(1024));
+    to.u64(INTERPRETER);
+    to.u64(number);
+    encode_source(&mut to, image, mounts);
+    let program = [super::warm::PATH.to_owned()];
+    encode_strings(&mut to, options.iter().chain(&program).chain(&warm.modules));
+    encode_env(&mut to, env);
+    encode_contents(&mut to, &warm.programs);
+    to.0
+}
+
+fn encode_source(to: &mut Writer, path: &Path, mounts: bool) {
+    if mounts {
+        to.u64(MOUNT);
+    } else {
+        to.u64(PATH);
+        to.bytes(path.as_os_str().as_bytes());
+    }
+}
+
+fn encode_strings<'s>(
+    to: &mut Writer,
+    strings: impl IntoIterator<Item = &'s String, IntoIter: Clone>,
+) {
+    let strings = strings.into_iter();
+    to.u64(strings.clone().count() as u64);
+    strings.for_each(|string| to.bytes(string.as_bytes()));
+}
+
+fn encode_names(to: &mut Writer, names: &BTreeSet<OsString>) {
+    to.u64(names.len() as u64);
+    names.iter().for_each(|name| to.bytes(name.as_bytes()));
+}
+
+fn encode_env(to: &mut Writer, env: &BTreeMap<String, String>) {
+    to.u64(env.len() as u64);
+    env.iter().for_each(|(name, value)| to.bytes(format!("{name}={value}").as_bytes()));
+}
+
+fn encode_contents(to: &mut Writer, files: &BTreeMap<std::path::PathBuf, std::sync::Arc<[u8]>>) {
+    to.u64(files.len() as u64);
+    for (path, content) in files {
+        to.bytes(path.as_os_str().as_bytes());
+        to.bytes(content);
+    }
 }
 
 fn encode_files(to: &mut Writer, files: &BTreeMap<std::path::PathBuf, FileEntry>) {
@@ -127,17 +245,34 @@ fn encode_limits(to: &mut Writer, limits: &Limits) {
     to.u64(limits.inodes);
 }
 
-/// Decodes a job; `None` when the bytes are no job.
-pub(super) fn decode(bytes: &[u8]) -> Option<Job<'_>> {
+/// Decodes a request; `None` when the bytes are none.
+pub(super) fn decode(bytes: &[u8]) -> Option<Request<'_>> {
     let mut from = Reader(bytes);
     let from = &mut from;
-    let image = match from.u64()? {
+    Some(match from.u64()? {
+        JOB => Request::Job(Box::new(job(from)?)),
+        INTERPRETER => Request::Interpreter(NewInterpreter {
+            number: from.u64()?,
+            image: source(from)?,
+            argv: from.list(Reader::bytes)?,
+            env: from.list(Reader::bytes)?,
+            programs: from.list(|from| Some((from.bytes()?, from.bytes()?)))?,
+        }),
+        _ => return None,
+    })
+}
+
+fn source<'a>(from: &mut Reader<'a>) -> Option<Source<'a>> {
+    Some(match from.u64()? {
         MOUNT => Source::Mount,
         PATH => Source::Path(from.bytes()?),
         _ => return None,
-    };
+    })
+}
+
+fn job<'a>(from: &mut Reader<'a>) -> Option<Job<'a>> {
     Some(Job {
-        image,
+        image: source(from)?,
         workdir: from.bytes()?,
         layers: from.list(|from| {
             Some(match from.u64()? {
@@ -160,6 +295,15 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Job<'_>> {
         env: from.list(Reader::bytes)?,
         cwd: from.bytes()?,
         channels: from.list(|from| i32::try_from(from.u64()?).ok())?,
+        lent: match from.u64()? {
+            0 => None,
+            _ => Some(Lent {
+                number: from.u64()?,
+                script: usize::try_from(from.u64()?).ok()?,
+                reachable: from.list(Reader::bytes)?,
+                nested: from.list(Reader::bytes)?,
+            }),
+        },
     })
 }
 
@@ -179,6 +323,8 @@ pub(super) enum Report {
     Failed { step: String, errno: i32 },
     /// The command ran, and everything in the sandbox is dead.
     Done(Done),
+    /// There is an interpreter, or there is a reason why not.
+    Interpreter(Result<(), String>),
 }
 
 /// The facts of a run.
@@ -193,6 +339,11 @@ pub(super) struct Done {
     pub(super) peak_memory_bytes: u64,
     pub(super) setup_ns: u64,
     pub(super) pids_refused: u64,
+    pub(super) start: Start,
+}
+
+fn text(from: &mut Reader<'_>) -> Option<String> {
+    Some(String::from_utf8_lossy(from.bytes()?).into_owned())
 }
 
 const LIMITS: [LimitKind; 4] =
@@ -218,6 +369,19 @@ impl Report {
                 to.u64(done.peak_memory_bytes);
                 to.u64(done.setup_ns);
                 to.u64(done.pids_refused);
+                match &done.start {
+                    Start::Cold => to.u64(0),
+                    Start::Warm => to.u64(1),
+                    Start::ColdInstead(why) => {
+                        to.u64(2);
+                        to.bytes(why.as_bytes());
+                    }
+                }
+            }
+            Self::Interpreter(Ok(())) => to.u64(2),
+            Self::Interpreter(Err(why)) => {
+                to.u64(3);
+                to.bytes(why.as_bytes());
             }
         }
         to.0
@@ -227,10 +391,7 @@ impl Report {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut from = Reader(bytes);
         Some(match from.u64()? {
-            0 => Self::Failed {
-                step: String::from_utf8_lossy(from.bytes()?).into_owned(),
-                errno: from.u64()? as i32,
-            },
+            0 => Self::Failed { step: text(&mut from)?, errno: from.u64()? as i32 },
             1 => Self::Done(Done {
                 limit: match from.u64()? {
                     0 => None,
@@ -242,7 +403,14 @@ impl Report {
                 peak_memory_bytes: from.u64()?,
                 setup_ns: from.u64()?,
                 pids_refused: from.u64()?,
+                start: match from.u64()? {
+                    0 => Start::Cold,
+                    1 => Start::Warm,
+                    _ => Start::ColdInstead(text(&mut from)?),
+                },
             }),
+            2 => Self::Interpreter(Ok(())),
+            3 => Self::Interpreter(Err(text(&mut from)?)),
             _ => return None,
         })
     }

@@ -14,6 +14,7 @@
 mod cgroup;
 mod instance;
 mod job;
+mod lineage;
 mod output;
 mod pool;
 mod probe;
@@ -24,6 +25,7 @@ mod shared;
 mod slot;
 mod spawner;
 mod sys;
+mod warm;
 mod watch;
 mod wire;
 
@@ -151,6 +153,17 @@ impl Backend for Native {
             spec,
         }))
     }
+}
+
+/// Reads bytes as a request, a report and an interpreter's word.
+#[cfg(fuzzing)]
+pub(crate) fn decode_anything(bytes: &[u8]) {
+    let _ = job::decode(bytes);
+    if let Some(report) = job::Report::decode(bytes) {
+        assert_eq!(job::Report::decode(&report.encode()), Some(report));
+    }
+    let _ = warm::said(bytes);
+    let _ = spawner::decode_slot(bytes);
 }
 
 fn failed(what: &str, source: io::Error) -> BackendError {

@@ -1,9 +1,10 @@
 //! The slots of a backend: made when needed, handed out, taken back.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,11 +19,12 @@ use super::{
     NativeConfig, failed, gone,
     instance::{self, Instance},
     job::Report,
+    lineage::Lineage,
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
 };
-use crate::BackendResult;
+use crate::{BackendResult, modules::Scan};
 
 /// What all clones of a backend and all its sandboxes share.
 pub(super) struct Inner {
@@ -43,6 +45,10 @@ pub(super) struct State {
     /// Whether a slot is being made that nobody waits for.
     making_spare: bool,
     slots_made: u32,
+    /// What no warm interpreter could be made for, with the reason.
+    pub(super) stillborn: Vec<(Arc<Lineage>, String)>,
+    /// What directory layers hold of Python modules. They don't change.
+    pub(super) scans: HashMap<Arc<PathBuf>, Arc<Scan>>,
 }
 
 /// Our end of a slot.
@@ -52,6 +58,8 @@ pub(super) struct Slot {
     /// User namespaces whose id maps layers and images get; absent for an ordinary user.
     pub(super) mappings: Option<(OwnedFd, OwnedFd)>,
     pub(super) fallbacks: Arc<Vec<String>>,
+    /// Its warm interpreters; the place of each is its number.
+    pub(super) interpreters: Vec<Arc<Lineage>>,
 }
 
 /// A slot that the spawner was asked for.
@@ -76,7 +84,13 @@ impl AskedSlot {
             fallbacks.extend(own.iter().map(|text| String::from_utf8_lossy(text).into_owned()));
             let images = fds.pop();
             let mappings = fds.pop().zip(images);
-            return Ok(Slot { number, socket, mappings, fallbacks: Arc::new(fallbacks) });
+            return Ok(Slot {
+                number,
+                socket,
+                mappings,
+                fallbacks: Arc::new(fallbacks),
+                interpreters: Vec::new(),
+            });
         }
         Err(match Report::decode(from.0) {
             Some(Report::Failed { step, errno }) => {
@@ -105,6 +119,10 @@ pub(super) struct Busy {
 }
 
 impl Busy {
+    pub(super) fn slot_mut(&mut self) -> BackendResult<&mut Slot> {
+        self.slot.as_mut().ok_or_else(|| gone("slot already handed back"))
+    }
+
     pub(super) fn slot(&self) -> BackendResult<&Slot> {
         self.slot.as_ref().ok_or_else(|| gone("slot already handed back"))
     }

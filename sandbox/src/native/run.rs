@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     time::Duration,
 };
@@ -13,14 +13,15 @@ use tracing::{debug, warn};
 
 use super::{
     failed, gone,
-    job::{self, Done, Report},
+    job::{self, Done, Lender, Report},
+    lineage,
     output::{Drain, Drains},
     pool::{Busy, Slot, receive_report},
     wire,
 };
 use crate::{
     BackendResult, Capture, ChannelEnd, Command, Execution, Isolation, Sandbox, SandboxId,
-    SandboxSpec, Termination, Usage, collect::Collector,
+    SandboxSpec, Start, Termination, Usage, collect::Collector,
 };
 
 /// A sandbox that a slot is kept for. The slot makes it when it runs.
@@ -44,7 +45,13 @@ impl Sandbox for NativeSandbox {
         crate::spec::check_command(&command)?;
         let connected =
             connect(&spec, &command).map_err(|e| failed("make pipes for the command", e))?;
-        let job = job::encode(&spec, &image, &command, mounts.is_some());
+        let parent = lineage::parent(&mut busy, &image, &spec.layers, &command).await?;
+        let lender = parent.as_ref().ok().map(|parent| Lender {
+            number: parent.number,
+            script: parent.script,
+            provided: &parent.provided,
+        });
+        let job = job::encode(&spec, &image, &command, lender, mounts.is_some());
         // From here on a slot is either heard of or given up.
         busy.running = true;
         send_job(busy.slot()?, job, &connected, mounts.as_deref().unwrap_or_default(), &command)
@@ -72,19 +79,28 @@ impl Sandbox for NativeSandbox {
         let report = report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))?;
         let fallbacks = slot.fallbacks.as_ref().clone();
         busy.running = false;
+        if parent.is_ok() && matches!(report, Report::Failed { .. }) {
+            // Should that have been the interpreter's doing, another will be better.
+            busy.slot_mut()?.interpreters.clear();
+        }
         drop(busy);
         let mut captures = drains.finish().into_iter();
         let (stdout, stderr) =
             (captures.next().unwrap_or_default(), captures.next().unwrap_or_default());
         debug_assert_eq!(captures.len(), collected.iter().filter(|c| **c).count());
         match report {
+            Report::Interpreter(_) => Err(gone("slot gave another answer")),
             Report::Failed { step, errno } => {
                 warn!(sandbox_id = %id, step, errno, "sandbox could not be made");
                 Err(failed(&step, io::Error::from_raw_os_error(errno)))
             }
             Report::Done(done) => {
                 debug!(sandbox_id = %id, ?done, "sandbox ended");
-                Ok(execution(&done, stdout, stderr, captures.collect(), fallbacks))
+                let start = match parent {
+                    Err(why) if !why.is_empty() => Start::ColdInstead(why),
+                    _ => done.start.clone(),
+                };
+                Ok(execution(&done, start, stdout, stderr, captures.collect(), fallbacks))
             }
         }
     }
@@ -92,6 +108,7 @@ impl Sandbox for NativeSandbox {
 
 fn execution(
     done: &Done,
+    start: Start,
     stdout: Capture,
     stderr: Capture,
     channels: Vec<Capture>,
@@ -115,7 +132,7 @@ fn execution(
             setup: Duration::from_nanos(done.setup_ns),
             pids_refused: done.pids_refused,
         },
-        isolation: Isolation { backend: "native".to_owned(), fallbacks },
+        isolation: Isolation { backend: "native".to_owned(), fallbacks, start },
     }
 }
 
@@ -186,7 +203,13 @@ fn send_job(
         .filter_map(|(theirs, own)| theirs.as_ref().map(AsFd::as_fd).or(own))
         .collect();
     fds.extend(mounts.iter().map(AsFd::as_fd));
+    send(slot, job, fds)
+}
+
+/// Sends a slot what it is asked for.
+pub(super) fn send(slot: &Slot, job: Vec<u8>, fds: Vec<BorrowedFd<'_>>) -> io::Result<()> {
     let file;
+    let mut fds = fds;
     let mut message = Vec::with_capacity(job.len() + 1);
     if job.len() < wire::MAX_DATAGRAM {
         message.push(wire::INLINE);

@@ -12,7 +12,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt as _},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -30,9 +30,11 @@ use rustix::{
 
 use super::{
     cgroup::{Role, SlotFiles},
-    job::{self, Job, JobEntry, JobLayer},
+    job::{self, Job, JobEntry, JobLayer, Request},
     shared::{AtStep, Shared, StepError},
-    sys, wire,
+    sys,
+    warm::NAMESPACES,
+    wire,
 };
 
 /// What pid 1 inherits from its slot.
@@ -59,7 +61,15 @@ struct Fds {
 /// Runs as pid 1.
 pub(super) fn main(inside: &Inside<'_>) -> ! {
     match start(inside) {
-        Ok(command) => {
+        Ok(Process::Borrowed) => {
+            sys::close_everything();
+            // The command's process is no child of ours; the kernel reaps what it leaves behind, and
+            // the slot ends us with it.
+            loop {
+                rustix::event::pause();
+            }
+        }
+        Ok(Process::Own(command)) => {
             sys::close_everything();
             // Reaps orphans, too. The command's end is this process's end and so everybody's.
             while let Some((pid, status)) = sys::wait_any() {
@@ -77,8 +87,16 @@ pub(super) fn main(inside: &Inside<'_>) -> ! {
     }
 }
 
-/// Builds the sandbox and starts the command in it; returns the command's process id.
-fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
+/// Whose child the command's first process is.
+enum Process {
+    /// Ours, with this id.
+    Own(i32),
+    /// A warm interpreter's.
+    Borrowed,
+}
+
+/// Builds the sandbox and starts the command in it, or lets an interpreter start it.
+fn start(inside: &Inside<'_>) -> Result<Process, StepError> {
     prepare(inside)?;
 
     let mut buffer = vec![0; wire::MAX_DATAGRAM];
@@ -88,7 +106,9 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     }
     let message = wire::job(&buffer[..length], &mut fds).at("read the job")?;
     let none = || std::io::Error::from_raw_os_error(libc::EBADMSG);
-    let job = job::decode(&message).ok_or_else(none).at("read the job")?;
+    let Some(Request::Job(job)) = job::decode(&message) else {
+        return Err(none()).at("read the job");
+    };
     let mut channels = fds.split_off(3.min(fds.len()));
     let mounts = channels.split_off(job.channels.len().min(channels.len()));
     let fds = Fds { stdio: fds, channels, mounts };
@@ -98,7 +118,32 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_workdir(&job)?;
     give_up_rights(inside, &job)?;
-    run_command(inside, &job, &fds)
+    if job.lent.is_some() && lend(inside)? {
+        return Ok(Process::Borrowed);
+    }
+    run_command(inside, &job, &fds).map(Process::Own)
+}
+
+/// What the slot answers when an interpreter's fork is the command's process.
+pub(super) const BORROWED: &[u8] = b"B";
+/// What it answers when there is none, and pid 1 is to execute the command.
+pub(super) const EXECUTE: &[u8] = b"C";
+
+/// Offers this sandbox to the slot's interpreter; returns whether it took it.
+fn lend(inside: &Inside<'_>) -> Result<bool, StepError> {
+    // Orphans may come before the answer does.
+    sys::ignore_children(true);
+    wire::send(&inside.socket, b"L", &[]).at("lend the sandbox")?;
+    let mut answer = [0; 8];
+    let (length, _) = wire::receive(&inside.socket, &mut answer).at("wait for the interpreter")?;
+    match &answer[..length] {
+        BORROWED => Ok(true),
+        EXECUTE => {
+            sys::ignore_children(false);
+            Ok(false)
+        }
+        _ => sys::exit_now(1),
+    }
 }
 
 /// What the command may write, and what its tree is mounted from.
@@ -112,28 +157,66 @@ const BOX: [(&str, u32); 7] = [
     ("shm", 0o1777),
 ];
 
+/// How much rather the kernel ends a sandbox's processes than others, of at most 1000.
+const OOM_SCORE: &str = "500";
+
 /// Does what needs no job: cgroups, the one tmpfs that all writable trees share, `/proc`.
 fn prepare(inside: &Inside<'_>) -> Result<(), StepError> {
-    sys::die_with_parent().at("tie the sandbox to its slot")?;
+    tie_to_slot(inside.slot)?;
+    inside.cgroups.join().at("join the cgroups")?;
+    sys::unshare(libc::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
+    rustix::process::umask(Mode::empty());
+    lay_out_box(c"mode=755,size=64k,nr_inodes=32")?;
+    let flags = QUIET | MountFlags::NOEXEC;
+    mount("proc", "proc", "proc", flags, c"hidepid=invisible")
+        .or_else(|_| mount("proc", "proc", "proc", flags, c""))
+        .at("mount /proc")?;
+    // A warm interpreter in the same group is not what to end when memory runs out. The file is
+    // another's as long as we hide our memory.
+    sys::set_dumpable(true).at("show the process")?;
+    std::fs::write("proc/self/oom_score_adj", OOM_SCORE).at("set the OOM score")?;
+    sys::set_dumpable(false).at("hide the process")?;
+    let namespaces = NAMESPACES
+        .map(|name| std::fs::File::open(format!("proc/self/ns/{name}")))
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()
+        .at("open the namespaces")?;
+    let fds: Vec<_> = namespaces.iter().map(AsFd::as_fd).collect();
+    wire::send(&inside.socket, b"N", &fds).at("hand the namespaces over")
+}
+
+/// Ends this process with its slot.
+pub(super) fn tie_to_slot(slot: BorrowedFd<'_>) -> Result<(), StepError> {
+    sys::die_with_parent().at("tie the process to its slot")?;
     // The slot may have died before that.
-    let mut gone = [PollFd::from_borrowed_fd(inside.slot, PollFlags::IN)];
+    let mut gone = [PollFd::from_borrowed_fd(slot, PollFlags::IN)];
     poll(&mut gone, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).at("look for the slot")?;
     if !gone[0].revents().is_empty() {
         sys::exit_now(1);
     }
-    inside.cgroups.join().at("join the cgroups")?;
-    sys::unshare(libc::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
-    rustix::process::umask(Mode::empty());
-    mount("tmpfs", "/box", "tmpfs", QUIET, c"mode=755,size=64k,nr_inodes=32")
-        .at("mount the tmpfs")?;
+    Ok(())
+}
+
+/// Mounts a tmpfs with the folders of [`BOX`] and enters it.
+fn lay_out_box(options: &CStr) -> Result<(), StepError> {
+    mount("tmpfs", "/box", "tmpfs", QUIET, options).at("mount the tmpfs")?;
     rustix::process::chdir("/box").at("enter the tmpfs")?;
     for (name, mode) in BOX {
         make_directory(name, mode).at("make a directory")?;
     }
-    let flags = QUIET | MountFlags::NOEXEC;
-    mount("proc", "proc", "proc", flags, c"hidepid=invisible")
-        .or_else(|_| mount("proc", "proc", "proc", flags, c""))
-        .at("mount /proc")
+    Ok(())
+}
+
+/// Makes the image, with `programs` in it, the root of a mount namespace without work tree and
+/// `/proc`.
+pub(super) fn enter_image(image: &OwnedFd, programs: &[(&[u8], &[u8])]) -> Result<(), StepError> {
+    rustix::process::umask(Mode::empty());
+    lay_out_box(c"mode=755,size=16m,nr_inodes=1024")?;
+    attach(Some(image), "image").at("attach the image")?;
+    mount_root(&[], programs)?;
+    enter_root()?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(())
 }
 
 /// Bytes and inodes of the trees that the setup itself writes, which don't count as the command's.
@@ -193,21 +276,8 @@ fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
         lowers.push(name);
     }
 
-    let skeleton = open_directory(CWD, Path::new("skel")).at("open the skeleton")?;
     let workdir = relative(job.workdir);
-    for path in [Path::new("proc"), Path::new("dev"), Path::new("tmp"), workdir] {
-        make_directories(skeleton.as_fd(), path).at("make a mount point")?;
-    }
-    for (path, content) in &job.trusted {
-        write_file(skeleton.as_fd(), relative(path), content, 0o444).at("write a trusted file")?;
-    }
-    // No upper layer: nothing can make this one writable.
-    let read_only = QUIET | MountFlags::RDONLY;
-    mount("overlay", "/new", "overlay", read_only, c"lowerdir=skel:image,userxattr")
-        .at("mount the root overlay")?;
-    mount_move("/dev", "/new/dev").at("move /dev")?;
-    mount_bind("shm", "/new/dev/shm").at("bind /dev/shm")?;
-    mount_bind("tmp", "/new/tmp").at("bind /tmp")?;
+    mount_root(&[Path::new("proc"), workdir], &job.trusted)?;
     mount_move("proc", "/new/proc").at("move /proc")?;
 
     let target = Path::new("/new").join(workdir);
@@ -221,6 +291,29 @@ fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
             .at("mount the work tree's overlay")?;
     }
 
+    enter_root()
+}
+
+/// Mounts at `/new` the image of `/box` with these folders and trusted files, and `/dev` and `/tmp`.
+fn mount_root(folders: &[&Path], trusted: &[(&[u8], &[u8])]) -> Result<(), StepError> {
+    let skeleton = open_directory(CWD, Path::new("skel")).at("open the skeleton")?;
+    for path in [Path::new("dev"), Path::new("tmp")].iter().chain(folders) {
+        make_directories(skeleton.as_fd(), path).at("make a mount point")?;
+    }
+    for (path, content) in trusted {
+        write_file(skeleton.as_fd(), relative(path), content, 0o444).at("write a trusted file")?;
+    }
+    // No upper layer: nothing can make this one writable.
+    let read_only = QUIET | MountFlags::RDONLY;
+    mount("overlay", "/new", "overlay", read_only, c"lowerdir=skel:image,userxattr")
+        .at("mount the root overlay")?;
+    mount_move("/dev", "/new/dev").at("move /dev")?;
+    mount_bind("shm", "/new/dev/shm").at("bind /dev/shm")?;
+    mount_bind("tmp", "/new/tmp").at("bind /tmp")
+}
+
+/// Makes `/new` the root.
+fn enter_root() -> Result<(), StepError> {
     rustix::process::chdir("/new").at("enter the new root")?;
     for path in MASKED {
         // The kernel may lack it.
@@ -406,28 +499,38 @@ fn lower_names(number: usize, path: &Path) -> rustix::io::Result<BTreeSet<OsStri
     Ok(names)
 }
 
-/// Makes `workdir/cwd` the current directory.
-fn enter_workdir(job: &Job<'_>) -> Result<(), StepError> {
-    let cwd = Path::new("/").join(relative(job.workdir)).join(relative(job.cwd));
-    rustix::process::chdir(&cwd).at("enter the working directory")
+/// Returns the directory that a command starts in.
+pub(super) fn start_directory(job: &Job<'_>) -> PathBuf {
+    Path::new("/").join(relative(job.workdir)).join(relative(job.cwd))
 }
 
-fn give_up_rights(inside: &Inside<'_>, job: &Job<'_>) -> Result<(), StepError> {
+fn enter_workdir(job: &Job<'_>) -> Result<(), StepError> {
+    rustix::process::chdir(start_directory(job)).at("enter the working directory")
+}
+
+/// Returns the resource limits that depend on the job.
+pub(super) fn resources(job: &Job<'_>, cgroups: &SlotFiles, shared: &Shared) -> Vec<(u32, u64)> {
     let limits = &job.limits;
     let cpu_seconds = limits.cpu_ns.div_ceil(1_000_000_000).saturating_add(2);
-    // With a pids cgroup the process limit is a backstop, and refusals are counted there.
-    let spare = if inside.cgroups.has(Role::PidsMax) { 64 } else { 2 };
-    for (resource, value) in [
+    // With a pids cgroup the process limit is a backstop, and refusals are counted there. Else pid 1
+    // counts, too.
+    let spare = if cgroups.has(Role::PidsMax) { 64 } else { 1 + shared.outside() };
+    let mut resources = vec![
         (libc::RLIMIT_FSIZE, limits.disk_bytes),
         (libc::RLIMIT_CPU, cpu_seconds),
         (libc::RLIMIT_NPROC, limits.pids.saturating_add(spare)),
-    ] {
-        sys::limit_resource(resource, value, value).at("set a resource limit")?;
-    }
-    if !inside.cgroups.has(Role::MemoryMax) {
+    ];
+    if !cgroups.has(Role::MemoryMax) {
         // The watch looks at the sum of all processes; this holds one that outruns it.
         let bytes = limits.memory_bytes.saturating_mul(2).saturating_add(64 << 20);
-        sys::limit_resource(libc::RLIMIT_DATA, bytes, bytes).at("limit the memory")?;
+        resources.push((libc::RLIMIT_DATA, bytes));
+    }
+    resources
+}
+
+fn give_up_rights(inside: &Inside<'_>, job: &Job<'_>) -> Result<(), StepError> {
+    for (resource, value) in resources(job, inside.cgroups, inside.shared) {
+        sys::limit_resource(resource, value, value).at("set a resource limit")?;
     }
     sys::drop_capabilities().at("drop the capabilities")?;
     sys::install_seccomp(inside.seccomp).at("install the seccomp filter")
@@ -477,8 +580,8 @@ fn run_command(inside: &Inside<'_>, job: &Job<'_>, fds: &Fds) -> Result<i32, Ste
     }
 }
 
-/// Returns the flags of what pid 1 is cloned with.
-pub(super) const NAMESPACES: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+/// The flags that pid 1 is cloned with.
+pub(super) const CLONED: i32 = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
 
 /// Opens the tree at `path` of the caller's mount namespace as a detached, read-only mount.
 ///

@@ -15,6 +15,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 pub(super) struct Shared {
     /// When the command started, by [`now_ns`](super::sys::now_ns).
     started_ns: AtomicU64,
+    /// Processes of the slot that the command's user has outside the sandbox.
+    outside: AtomicU64,
     /// Whether `wait_status` holds.
     ended: AtomicI32,
     wait_status: AtomicI32,
@@ -66,6 +68,15 @@ impl Shared {
         self.started_ns.store(0, SeqCst);
         self.ended.store(0, SeqCst);
         self.errno.store(0, SeqCst);
+    }
+
+    pub(super) fn set_outside(&self, processes: u64) {
+        self.outside.store(processes, SeqCst);
+    }
+
+    /// Returns how many processes of the command's user there are outside the sandbox.
+    pub(super) fn outside(&self) -> u64 {
+        self.outside.load(SeqCst)
     }
 
     pub(super) fn set_started(&self, now_ns: u64) {

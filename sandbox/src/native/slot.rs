@@ -5,6 +5,7 @@
 //! dies, so does the sandbox.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
@@ -21,14 +22,16 @@ use rustix::{
 
 use super::{
     cgroup::{Role, SlotFiles},
-    job::{self, Job, JobLayer, Report, Source},
+    job::{self, Job, Lent, NewInterpreter, Report, Request, Source},
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
     spawner::NewSlot,
     sys::{self, Cloned},
+    warm::{Interpreter, Said},
     watch::{Verdict, Watch},
     wire,
 };
+use crate::Start;
 
 /// The user that commands run as, inside.
 const INSIDE_ID: u32 = 1000;
@@ -102,6 +105,10 @@ struct Slot<'a> {
     /// Whether the next sandbox is cloned before its job comes.
     ahead: bool,
     next: Option<Next>,
+    /// The namespaces of the last sandbox, until somebody knows that it ended.
+    used: Vec<OwnedFd>,
+    /// Warm interpreters by their numbers.
+    interpreters: BTreeMap<u64, Interpreter>,
 }
 
 /// Pid 1 of a sandbox that has no job yet.
@@ -109,6 +116,19 @@ struct Next {
     pidfd: OwnedFd,
     pid: i32,
     socket: OwnedFd,
+}
+
+impl Next {
+    /// Waits until it has prepared itself. Returns its namespaces, in the order of
+    /// [`NAMESPACES`](super::warm::NAMESPACES); none if it is dead.
+    fn prepared(&self) -> Vec<OwnedFd> {
+        loop {
+            match wire::receive(&self.socket, &mut [0; 8]) {
+                Err(rustix::io::Errno::INTR) => {}
+                received => return received.map_or_else(|_| Vec::new(), |(_, fds)| fds),
+            }
+        }
+    }
 }
 
 impl<'a> Slot<'a> {
@@ -171,9 +191,10 @@ impl<'a> Slot<'a> {
         for (resource, soft, hard) in RESOURCES {
             sys::limit_resource(resource, soft, hard).at("set a resource limit")?;
         }
+        sys::allow_namespace_capabilities().at("keep the right to enter namespaces")?;
         sys::drop_bounding_capabilities().at("drop bounding capabilities")?;
         sys::set_no_new_privs().at("set no_new_privs")?;
-        sys::set_undumpable().at("hide the slot's memory")?;
+        sys::set_dumpable(false).at("hide the slot's memory")?;
         let mut slot = Self {
             host_mounts,
             cgroups,
@@ -187,6 +208,8 @@ impl<'a> Slot<'a> {
             fallbacks,
             ahead,
             next: None,
+            used: Vec::new(),
+            interpreters: BTreeMap::new(),
         };
         if ahead {
             slot.clone_next()?;
@@ -208,12 +231,17 @@ impl<'a> Slot<'a> {
             if length == wire::CANCEL.len() {
                 continue;
             }
-            let report = self.run(&buffer[..length], fds, socket).unwrap_or_else(|e| {
+            let report = self.answer(&buffer[..length], fds, socket).unwrap_or_else(|e| {
                 let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
                 Report::Failed { step: e.step.to_owned(), errno }
             });
             if wire::send(socket, &report.encode(), &[]).is_err() {
                 return;
+            }
+            // The last hold on the dead sandbox's mounts: the kernel takes its time to undo them.
+            self.used.clear();
+            if matches!(report, Report::Interpreter(_)) {
+                continue;
             }
             // For the next sandbox, while nobody waits.
             if fresh_namespaces().is_err() || (self.ahead && self.clone_next().is_err()) {
@@ -231,7 +259,7 @@ impl<'a> Slot<'a> {
         let (ours, theirs) = wire::pair().at("make a socket pair")?;
         let leaf = self.cgroups.get(Role::Leaf).map(AsFd::as_fd);
         // SAFETY: a slot has one thread.
-        let cloned = unsafe { sys::clone3(setup::NAMESPACES, leaf) }.at("clone the sandbox")?;
+        let cloned = unsafe { sys::clone3(setup::CLONED, leaf) }.at("clone the sandbox")?;
         let Cloned::Parent { pidfd, pid } = cloned else {
             drop(ours);
             setup::main(&Inside {
@@ -246,8 +274,8 @@ impl<'a> Slot<'a> {
         Ok(())
     }
 
-    /// Makes the sandbox, runs the command, and waits until everything in it is dead.
-    fn run(
+    /// Does what the service asks for.
+    fn answer(
         &mut self,
         message: &[u8],
         mut fds: Vec<OwnedFd>,
@@ -258,14 +286,55 @@ impl<'a> Slot<'a> {
         let file = if in_file { fds.last().map(rustix::io::dup).transpose() } else { Ok(None) };
         let file = file.at("keep the job's file")?;
         let bytes = wire::job(message, &mut fds).at("read the job")?;
-        let none = || io::Error::from_raw_os_error(libc::EBADMSG);
-        let job = job::decode(&bytes).ok_or_else(none).at("read the job")?;
-        fds.extend(self.open_mounts(&job)?);
-        fds.extend(file);
-        self.apply_limits(&job)?;
+        let request = job::decode(&bytes).ok_or_else(bad_message).at("read the job")?;
+        match request {
+            Request::Interpreter(request) => self.start_interpreter(&request, fds),
+            Request::Job(job) => {
+                fds.extend(self.open_mounts(job.directories())?);
+                let stdio = fds.len().min(3 + job.channels.len());
+                let held = if job.lent.is_some() { &fds[..stdio] } else { &[] };
+                let held = held.iter().map(rustix::io::dup).collect::<Result<_, _>>();
+                let held = held.at("keep the command's descriptors")?;
+                fds.extend(file);
+                self.run(&job, message, fds, held, socket, received_ns)
+            }
+        }
+    }
+
+    fn start_interpreter(
+        &mut self,
+        request: &NewInterpreter<'_>,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<Report, StepError> {
+        fds.extend(self.open_mounts(std::iter::once(&request.image))?);
+        let image = fds.first().ok_or_else(bad_message).at("read the job")?;
+        self.interpreters.remove(&request.number);
+        let groups = self.cgroups.groups().at("open the control groups")?;
+        let started = Interpreter::start(request, image, self.own_pidfd.as_fd(), &groups)?;
+        Ok(Report::Interpreter(started.map(|interpreter| {
+            self.interpreters.insert(request.number, interpreter);
+        })))
+    }
+
+    /// Makes the sandbox, runs the command, and waits until everything in it is dead. `held` are
+    /// stdio and channels once more, for a process that an interpreter forks.
+    fn run(
+        &mut self,
+        job: &Job<'_>,
+        message: &[u8],
+        fds: Vec<OwnedFd>,
+        held: Vec<OwnedFd>,
+        socket: &OwnedFd,
+        received_ns: u64,
+    ) -> Result<Report, StepError> {
+        self.apply_limits(job)?;
         self.clone_next()?;
-        let Some(next) = self.next.take() else { return Err(none()).at("clone the sandbox") };
-        let mut watch = Watch::new(&self.cgroups, self.shared, &job, self.cpus);
+        let Some(next) = self.next.take() else {
+            return Err(bad_message()).at("clone the sandbox");
+        };
+        self.used = next.prepared();
+        self.shared.set_outside(1 + self.interpreters.len() as u64);
+        let mut watch = Watch::new(&self.cgroups, self.shared, job, self.cpus);
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         if wire::send(&next.socket, message, &borrowed).is_err() {
             // One that failed to prepare itself is gone and has said why; any other would wait on.
@@ -273,27 +342,43 @@ impl<'a> Slot<'a> {
         }
         drop(borrowed);
         drop(fds);
-        let verdict = wait(&next.pidfd, next.pid, socket, &mut watch)?;
+        let mut lending = job.lent.as_ref().map(|lent| Lending {
+            job,
+            lent,
+            interpreter: self.interpreters.get(&lent.number),
+            held,
+            start: Start::Cold,
+            asked: false,
+            failed: None,
+        });
+        let verdict = wait(self, &next, socket, &mut watch, &mut lending)?;
         if verdict == Verdict::Orphaned {
             sys::exit_now(0);
+        }
+        let (start, failed) = lending.map(Lending::finish).unwrap_or_default();
+        if failed.as_ref().is_some_and(|failure| failure.interpreter_is_gone)
+            && let Some(lent) = &job.lent
+        {
+            self.interpreters.remove(&lent.number);
         }
         let ended_ns = sys::now_ns();
         if let Some((step, errno)) = self.shared.failed() {
             return Ok(Report::Failed { step: step.to_owned(), errno });
         }
-        Ok(watch.report(verdict, received_ns, ended_ns))
+        if let Some(Failure { step, errno, .. }) = failed {
+            return Ok(Report::Failed { step, errno });
+        }
+        Ok(watch.report(verdict, start, received_ns, ended_ns))
     }
 
-    /// Opens the job's directories by path, in the host's mount namespace.
-    fn open_mounts(&self, job: &Job<'_>) -> Result<Vec<OwnedFd>, StepError> {
+    /// Opens directories by path, in the host's mount namespace.
+    fn open_mounts<'s>(
+        &self,
+        sources: impl Iterator<Item = &'s Source<'s>>,
+    ) -> Result<Vec<OwnedFd>, StepError> {
         let Some((host, own)) = &self.host_mounts else { return Ok(Vec::new()) };
-        let layers = job.layers.iter().filter_map(|layer| match layer {
-            JobLayer::Dir(source) => Some(source),
-            JobLayer::Files(_) => None,
-        });
         sys::setns(host.as_fd(), libc::CLONE_NEWNS).at("enter the host's mounts")?;
-        let opened = std::iter::once(&job.image)
-            .chain(layers)
+        let opened = sources
             .map(|source| match source {
                 Source::Path(path) => {
                     use std::os::unix::ffi::OsStrExt;
@@ -321,8 +406,8 @@ impl<'a> Slot<'a> {
             let _ = self.cgroups.write(Role::SwapMax, "0");
             self.memory_limit = memory;
         }
-        // Pid 1 is ours.
-        let pids = job.limits.pids.saturating_add(1);
+        // Pid 1 and interpreters are ours.
+        let pids = job.limits.pids.saturating_add(1 + self.interpreters.len() as u64);
         if pids != self.pids_limit {
             self.cgroups.write(Role::PidsMax, &pids.to_string()).at("limit the processes")?;
             self.pids_limit = pids;
@@ -331,51 +416,186 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Waits for pid 1 of a sandbox; kills it at a limit, on cancellation, or when the service is gone.
+/// A job whose process an interpreter may fork.
+struct Lending<'a> {
+    job: &'a Job<'a>,
+    lent: &'a Lent<'a>,
+    interpreter: Option<&'a Interpreter>,
+    /// Stdio and channels, until the interpreter or nobody needs them.
+    held: Vec<OwnedFd>,
+    start: Start,
+    /// Whether the interpreter owes a last word.
+    asked: bool,
+    failed: Option<Failure>,
+}
+
+/// Why an interpreter's fork did not become the command's process.
+struct Failure {
+    step: String,
+    errno: i32,
+    interpreter_is_gone: bool,
+}
+
+impl Lending<'_> {
+    /// Takes what pid 1 lends and has the interpreter fork; if that can't be, pid 1 goes on alone.
+    fn lend(&mut self, slot: &Slot<'_>, pid_1: &OwnedFd) {
+        if wire::receive(pid_1, &mut [0; 8]).is_ok_and(|(length, _)| length == 0) {
+            // It is dead.
+            return;
+        }
+        let asked = match self.interpreter {
+            None => Err("the warm interpreter is gone".to_owned()),
+            Some(interpreter) => self
+                .ask(slot, interpreter)
+                .map_err(|e| format!("the warm interpreter takes no command: {e}")),
+        };
+        self.held.clear();
+        match asked {
+            Ok(()) => self.asked = true,
+            Err(why) => self.refuse(pid_1, why),
+        }
+    }
+
+    fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter) -> io::Result<()> {
+        let fds = self.held.iter().chain(&slot.used).map(AsFd::as_fd);
+        let clock = slot.cgroups.get(Role::CpuUsage).map(AsFd::as_fd);
+        let fds: Vec<_> = fds.chain(clock).collect();
+        let limits = setup::resources(self.job, &slot.cgroups, slot.shared);
+        let filter = sys::bytes_of(slot.seccomp);
+        interpreter.ask(self.job, self.lent, &limits, filter, &fds)
+    }
+
+    fn refuse(&mut self, pid_1: &OwnedFd, why: String) {
+        self.start = Start::ColdInstead(why);
+        let _ = wire::send(pid_1, setup::EXECUTE, &[]);
+    }
+
+    /// Hears the interpreter; returns whether the sandbox is to be ended.
+    fn hear(
+        &mut self,
+        said: Said,
+        pid_1: &OwnedFd,
+        shared: &Shared,
+        watch: &mut Watch<'_>,
+    ) -> bool {
+        match said {
+            Said::Forked(pid) => {
+                watch.also(pid);
+                let _ = wire::send(pid_1, setup::BORROWED, &[]);
+                return false;
+            }
+            Said::Started(now_ns) => {
+                self.start = Start::Warm;
+                shared.set_started(now_ns);
+                return false;
+            }
+            Said::No(why) => {
+                self.asked = false;
+                self.refuse(pid_1, why);
+                return false;
+            }
+            Said::Failed { step, errno } => {
+                self.failed = Some(Failure { step, errno, interpreter_is_gone: false });
+            }
+            Said::Ended(status, used) => {
+                self.asked = false;
+                watch.borrowed(used);
+                if self.failed.is_none() {
+                    shared.set_ended(status);
+                }
+            }
+            Said::Ready | Said::Gone => {
+                self.asked = false;
+                self.failed = Some(Failure {
+                    step: "run the command: the warm interpreter ended".to_owned(),
+                    errno: libc::EPIPE,
+                    interpreter_is_gone: true,
+                });
+            }
+        }
+        true
+    }
+
+    /// Leaves the interpreter ready for the next job, once pid 1 is dead and all its namespace.
+    fn finish(mut self) -> (Start, Option<Failure>) {
+        if self.asked && self.interpreter.is_none_or(|i| i.settle() == Said::Gone) {
+            let step = "end the command: the warm interpreter does not answer".to_owned();
+            self.failed = Some(Failure { step, errno: libc::EPIPE, interpreter_is_gone: true });
+        }
+        (self.start, self.failed)
+    }
+}
+
+/// Waits for pid 1 of a sandbox; kills it at a limit, on cancellation, when a borrowed process is
+/// done, or when the service is gone.
 fn wait(
-    pidfd: &OwnedFd,
-    pid: i32,
+    slot: &Slot<'_>,
+    next: &Next,
     socket: &OwnedFd,
     watch: &mut Watch<'_>,
+    lending: &mut Option<Lending<'_>>,
 ) -> Result<Verdict, StepError> {
     let mut verdict = Verdict::Ended;
+    let mut killed = false;
+    // Whether pid 1 may still lend something.
+    let mut builds = lending.is_some();
     loop {
         let timeout = watch.next_look();
         let timeout =
             Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
-        let mut fds = [
-            PollFd::new(pidfd, PollFlags::IN),
-            PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP),
-        ];
-        let killed = verdict != Verdict::Ended;
-        let watched = if killed { &mut fds[..1] } else { &mut fds[..] };
-        match poll(watched, (!killed).then_some(&timeout)) {
+        let asked = lending.as_ref().filter(|lending| lending.asked);
+        let interpreter = asked.and_then(|lending| lending.interpreter);
+        let mut fds = vec![PollFd::new(&next.pidfd, PollFlags::IN)];
+        if !killed {
+            fds.push(PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP));
+            if let Some(interpreter) = interpreter {
+                fds.push(PollFd::new(&interpreter.socket, PollFlags::IN));
+            } else if builds {
+                fds.push(PollFd::new(&next.socket, PollFlags::IN));
+            }
+        }
+        match poll(&mut fds, (!killed).then_some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e).at("wait for the sandbox"),
         }
-        if !fds[0].revents().is_empty() {
-            watch.used = sys::wait_pidfd(pidfd.as_fd()).at("reap the sandbox")?;
+        let ready = |place: usize| fds.get(place).is_some_and(|fd| !fd.revents().is_empty());
+        let (is_dead, has_message, is_heard) = (ready(0), ready(1), ready(2));
+        if is_dead {
+            watch.used = sys::wait_pidfd(next.pidfd.as_fd()).at("reap the sandbox")?;
             return Ok(verdict);
         }
         if killed {
             continue;
         }
-        if !fds[1].revents().is_empty() {
+        if has_message {
             let mut byte = [0; 8];
             verdict = match wire::receive(socket, &mut byte) {
                 Ok((0, _)) | Err(_) => Verdict::Orphaned,
                 Ok(_) => Verdict::Cancelled,
             };
+        } else if is_heard && let Some(lending) = lending {
+            if let Some(interpreter) = interpreter {
+                let said = interpreter.listen();
+                killed = lending.hear(said, &next.socket, slot.shared, watch);
+            } else {
+                builds = false;
+                lending.lend(slot, &next.socket);
+            }
         } else {
-            verdict = watch.look(pid);
+            verdict = watch.look(next.pid);
         }
-        if verdict != Verdict::Ended {
+        killed |= verdict != Verdict::Ended;
+        if killed {
             // Pid 1 takes its namespace along, and nobody forks out of a dying one. Not by
             // `cgroup.kill`: on Linux 6.18 whatever is cloned from outside into a group that was
             // once killed so dies at birth.
-            sys::kill_pidfd(pidfd.as_fd());
+            sys::kill_pidfd(next.pidfd.as_fd());
         }
     }
+}
+
+fn bad_message() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADMSG)
 }
 
 /// Makes a user namespace with these maps, which nobody is in, and returns a descriptor of it.

@@ -123,7 +123,7 @@ fn run() -> ! {
     sys::exit_now(0)
 }
 
-fn decode_slot(bytes: &[u8]) -> Option<(NewSlot, &[u8])> {
+pub(super) fn decode_slot(bytes: &[u8]) -> Option<(NewSlot, &[u8])> {
     let mut from = Reader(bytes);
     let as_root = from.u64()? == 1;
     let ids = HostIds { root: from.u64()? as u32, user: from.u64()? as u32 };

@@ -175,9 +175,9 @@ pub(super) fn die_with_parent() -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0, 0)
 }
 
-/// Hides this process's memory and `/proc` entries from others of the same user.
-pub(super) fn set_undumpable() -> io::Result<()> {
-    prctl(libc::PR_SET_DUMPABLE, 0, 0, 0)
+/// Shows this process's memory and `/proc` entries to others of the same user, or hides them.
+pub(super) fn set_dumpable(dumpable: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, dumpable.into(), 0, 0)
 }
 
 /// No program that this process executes can gain privileges.
@@ -199,16 +199,50 @@ pub(super) fn drop_bounding_capabilities() -> io::Result<()> {
 
 /// Empties the effective, permitted and inheritable capability sets.
 pub(super) fn drop_capabilities() -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = Header { version: VERSION_3, pid: 0 };
+    let header = CapabilityHeader { version: CAPABILITIES_3, pid: 0 };
     let none = [0u32; 6];
     // SAFETY: version 3 reads a header and two triples of 32-bit words, which both are.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
+}
+
+/// Lets the program that this process executes next enter namespaces of its user namespace: the one
+/// capability for that and `CAP_SYS_CHROOT`, which the mount namespace also asks for.
+pub(super) fn keep_namespace_capabilities() -> io::Result<()> {
+    for capability in [CAP_SYS_CHROOT, CAP_SYS_ADMIN] {
+        let raise = libc::PR_CAP_AMBIENT_RAISE as u64;
+        prctl(libc::PR_CAP_AMBIENT, raise, capability, 0)?;
+    }
+    Ok(())
+}
+
+/// Makes the capabilities of [`keep_namespace_capabilities`] inheritable, which an empty bounding
+/// set forbids later. They pass to no program by that alone.
+pub(super) fn allow_namespace_capabilities() -> io::Result<()> {
+    let header = CapabilityHeader { version: CAPABILITIES_3, pid: 0 };
+    // Effective, permitted, inheritable; each low half first in its triple.
+    let mut sets = [0u32; 6];
+    // SAFETY: version 3 has two triples of 32-bit words, which the kernel fills in or reads.
+    unsafe {
+        check(libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()))?;
+        sets[2] |= 1 << CAP_SYS_CHROOT | 1 << CAP_SYS_ADMIN;
+        check(libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr())).map(drop)
+    }
+}
+
+const CAP_SYS_CHROOT: u64 = 18;
+const CAP_SYS_ADMIN: u64 = 21;
+const CAPABILITIES_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+/// Returns a compiled seccomp filter as the kernel reads it.
+pub(super) fn bytes_of(program: &[seccompiler::sock_filter]) -> &[u8] {
+    // SAFETY: a `sock_filter` is two bytes and a half word in eight bytes, without padding.
+    unsafe { std::slice::from_raw_parts(program.as_ptr().cast(), size_of_val(program)) }
 }
 
 /// Installs a compiled seccomp filter for this process and its descendants.
@@ -358,6 +392,30 @@ pub(super) fn spawn(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Resu
         error
     };
     if error == 0 { Ok(pid) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// Executes `program` in the place of this one, with all signals at their defaults; returns why it
+/// could not.
+pub(super) fn execute(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Error {
+    // SAFETY: `argv` and `env` end in null and own what they point to; the signal set is
+    // initialised before use; defaults call nothing of ours.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::execve(program.as_ptr(), argv.pointers.as_ptr().cast(), env.pointers.as_ptr().cast());
+    }
+    io::Error::last_os_error()
+}
+
+/// Says whether the kernel itself reaps the children of this process, as they die.
+pub(super) fn ignore_children(ignore: bool) {
+    let action = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: neither action calls anything of ours.
+    unsafe { libc::signal(libc::SIGCHLD, action) };
 }
 
 /// Registers a descriptor, made non-blocking, with the tokio runtime around.

@@ -6,3 +6,4 @@ mod leftovers;
 mod limits;
 mod ordinary_user;
 mod running;
+mod warm;

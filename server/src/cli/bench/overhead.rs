@@ -1,54 +1,32 @@
-//! `assay bench`: what Assay adds to the code that it runs, beside what one would take instead.
+//! `assay bench overhead`: one sandbox at a time, and one kata through the fleet.
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
-    process::Stdio,
+    fmt,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use assay_proto::v1::{EvaluateRequest, Submission, submission::Kind};
 use assay_repos::{Catalog, SubmissionKind, Task};
-use assay_sandbox::{Backend, Command, Limits, SandboxSpec};
-use clap::Subcommand;
 use serde::Serialize;
-use tokio::process;
 
 use super::{
-    Common,
-    output::{Blame as _, CliResult, Exit, wrong},
-    score::{judged, to_wire},
-    session::Session,
+    Machine, Quantiles, Ratio,
+    peers::{bare, bwrap, in_native},
+    quantiles,
 };
-use crate::machine::{self, Rootfs};
+use crate::{
+    cli::{
+        Common,
+        output::{Blame as _, CliResult, Exit, wrong},
+        score::{judged, to_wire},
+        session::Session,
+    },
+    machine,
+};
 
 const WARM_UP: u32 = 10;
-
-/// What `assay bench` measures.
-#[derive(Debug, Subcommand)]
-pub(super) enum Bench {
-    /// A sandbox against bare processes and bubblewrap, and one evaluation of a kata
-    Overhead {
-        /// How often each is measured, one after the other in turns
-        #[arg(short, long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-        n: u32,
-        /// The function task that is evaluated [default: the first one of set `katas`]
-        #[arg(long, value_name = "ID")]
-        task: Option<String>,
-    },
-}
-
-impl Bench {
-    pub(super) async fn run(self, common: &Common) -> CliResult {
-        let Self::Overhead { n, task } = self;
-        if common.server.is_some() {
-            return Err(wrong("`bench` measures this machine, so it takes no --server"));
-        }
-        overhead(common, n, task).await
-    }
-}
 
 /// Things to be measured, in the order in which they take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,10 +53,9 @@ impl Subject {
     }
 }
 
-async fn overhead(common: &Common, n: u32, task: Option<String>) -> CliResult {
+pub(super) async fn run(common: &Common, n: u32, task: Option<String>) -> CliResult {
     let places = common.places();
-    let rootfs = Rootfs::find(&places.cache).not_done()?;
-    let rootfs = rootfs.context("there is no root filesystem yet; run `make rootfs`").not_done()?;
+    let rootfs = super::rootfs(common)?;
     let catalog = Catalog::load(&places.catalog, &places.cache);
     let kata = kata(&catalog, task.as_deref())?;
     let gold = source(kata.gold().wrong()?)?;
@@ -100,10 +77,10 @@ async fn overhead(common: &Common, n: u32, task: Option<String>) -> CliResult {
             }
             let started = Instant::now();
             match subject {
-                Subject::ForkExec => run(process::Command::new("/bin/true")).await.not_done()?,
+                Subject::ForkExec => bare().await.not_done()?,
                 Subject::Bwrap => bwrap(&rootfs).await.not_done()?,
-                Subject::NativeCold => in_sandbox(&cold, &rootfs).await.not_done()?,
-                Subject::Native => in_sandbox(&native, &rootfs).await.not_done()?,
+                Subject::NativeCold => in_native(&cold, &rootfs).await.not_done()?,
+                Subject::Native => in_native(&native, &rootfs).await.not_done()?,
                 // Another text each time: nothing is answered from the cache.
                 Subject::Kata => evaluate(&session, &kata, format!("{gold}\n# {round}\n")).await?,
             }
@@ -156,48 +133,6 @@ async fn evaluate(session: &Session, kata: &Task, source: String) -> CliResult<(
     Err(anyhow::anyhow!("evaluate {}: {} {failure}", kata.id, result.outcome)).not_done()
 }
 
-/// Runs `/bin/true` in a sandbox of its own.
-async fn in_sandbox(native: &dyn Backend, rootfs: &Rootfs) -> anyhow::Result<()> {
-    let spec = SandboxSpec {
-        image: rootfs.image(),
-        workdir: "/work".into(),
-        layers: Vec::new(),
-        trusted: Arc::default(),
-        limits: Limits::default(),
-    };
-    let command = Command { argv: vec!["/bin/true".into()], ..Command::default() };
-    let execution = native.create(spec).await?.run(command).await?;
-    anyhow::ensure!(
-        execution.termination.success(),
-        "/bin/true in a sandbox: {:?} {}",
-        execution.termination,
-        execution.stderr.lossy()
-    );
-    Ok(())
-}
-
-async fn bwrap(rootfs: &Rootfs) -> anyhow::Result<()> {
-    let mut command = process::Command::new("bwrap");
-    command.args(["--unshare-all", "--ro-bind"]).arg(&rootfs.path).args([
-        "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
-        "--tmpfs",
-        "/tmp",
-        "/bin/true",
-    ]);
-    run(command).await
-}
-
-async fn run(mut command: process::Command) -> anyhow::Result<()> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = command.status().await?;
-    anyhow::ensure!(status.success(), "{:?}: {status}", command.as_std());
-    Ok(())
-}
-
 #[derive(Serialize)]
 struct Report {
     n: u32,
@@ -216,25 +151,6 @@ struct Report {
     skipped: BTreeMap<&'static str, &'static str>,
     task: String,
     machine: Machine,
-}
-
-#[derive(Clone, Copy, Serialize)]
-struct Quantiles {
-    p50_ms: f64,
-    p99_ms: f64,
-}
-
-#[derive(Serialize)]
-struct Ratio {
-    p50: f64,
-    p99: f64,
-}
-
-#[derive(Serialize)]
-struct Machine {
-    cpu: String,
-    cores: usize,
-    kernel: String,
 }
 
 impl Report {
@@ -271,29 +187,6 @@ impl Report {
     }
 }
 
-/// The nearest-rank quantiles; `None` of no samples.
-fn quantiles(mut samples: Vec<Duration>) -> Option<Quantiles> {
-    samples.sort_unstable();
-    let at = |percent: usize| {
-        let rank = (samples.len() * percent).div_ceil(100).max(1);
-        samples.get(rank - 1).map(|sample| sample.as_secs_f64() * 1000.0)
-    };
-    Some(Quantiles { p50_ms: at(50)?, p99_ms: at(99)? })
-}
-
-impl Machine {
-    fn read() -> Self {
-        let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let cpu = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        Self {
-            cpu: cpu.map(|(_, name)| name.trim().to_owned()).unwrap_or_default(),
-            cores: std::thread::available_parallelism().map_or(1, Into::into),
-            kernel: kernel.trim().to_owned(),
-        }
-    }
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Machine { cpu, cores, kernel } = &self.machine;
@@ -321,25 +214,5 @@ impl fmt::Display for Report {
         let ratios =
             ratios.map(|(name, Ratio { p50, p99 })| format!("{name} {p50:.2} (p99 {p99:.2})"));
         write!(f, "{}", ratios.collect::<Vec<_>>().join(", "))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_samples() {
-        let ms = |range: std::ops::RangeInclusive<u64>| range.map(Duration::from_millis).collect();
-        for (samples, expected) in [
-            (ms(1..=1), (1.0, 1.0)),
-            (ms(1..=2), (1.0, 2.0)),
-            (ms(1..=100), (50.0, 99.0)),
-            (ms(1..=300), (150.0, 297.0)),
-        ] {
-            let quantiles = quantiles(samples).unwrap();
-            assert_eq!((quantiles.p50_ms, quantiles.p99_ms), expected);
-        }
-        assert!(quantiles(Vec::new()).is_none());
     }
 }

@@ -1,0 +1,265 @@
+//! A slot's side of a warm interpreter; `warm.py` is the other.
+//!
+//! An interpreter is in its slot's user namespace, where it may enter namespaces and nothing else,
+//! and in a mount namespace with the image and our own programs. It holds no work tree, no pipe of a
+//! command and no secret, so one serves all sandboxes of its slot.
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{MemfdFlags, memfd_create},
+};
+
+use super::{
+    job::{Job, Lent, NewInterpreter},
+    setup,
+    shared::{AtStep, StepError},
+    sys::{self, Cloned, Used},
+    wire::{self, Writer},
+};
+
+/// The program that an interpreter runs.
+const PROGRAM: &[u8] = include_bytes!("warm.py");
+/// Where it lies inside.
+pub(super) const PATH: &str = "/assay/warm.py";
+/// How long an interpreter may take to import what it is told to.
+const IMPORTS: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+/// How long a dead fork may take to be reaped.
+const REAPING: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// What a process has to enter to be in a sandbox, in the order in which `warm.py` has them.
+pub(super) const NAMESPACES: [&str; 6] = ["mnt", "net", "ipc", "uts", "cgroup", "pid"];
+
+/// An interpreter that has imported its modules. Dropping it ends it.
+pub(super) struct Interpreter {
+    pub(super) socket: OwnedFd,
+    pidfd: OwnedFd,
+}
+
+/// What an interpreter says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Ready,
+    /// It can't, or had better not.
+    No(String),
+    /// The fork's process id, seen from the slot.
+    Forked(i32),
+    /// The fork is in its sandbox and runs the script since then.
+    Started(u64),
+    /// The fork could not enter its sandbox.
+    Failed {
+        step: String,
+        errno: i32,
+    },
+    /// The fork is dead, with this wait status.
+    Ended(i32, Used),
+    /// There is no interpreter any more.
+    Gone,
+}
+
+impl Interpreter {
+    /// Starts an interpreter on the image behind `image` and waits until it is ready. The inner
+    /// error is why it is none.
+    pub(super) fn start(
+        request: &NewInterpreter<'_>,
+        image: &OwnedFd,
+        slot: BorrowedFd<'_>,
+        groups: &[OwnedFd],
+    ) -> Result<Result<Self, String>, StepError> {
+        let (socket, theirs) = wire::pair().at("make a socket pair")?;
+        // SAFETY: a slot has one thread.
+        let cloned = unsafe { sys::clone3(libc::CLONE_NEWNS, None) };
+        let Cloned::Parent { pidfd, .. } = cloned.at("clone the interpreter")? else {
+            drop(socket);
+            let Err(e) = become_interpreter(request, image, &theirs, slot);
+            let _ = wire::send(&theirs, format!("-{}: {}", e.step, e.source).as_bytes(), &[]);
+            sys::exit_now(1)
+        };
+        drop(theirs);
+        let interpreter = Self { socket, pidfd };
+        match interpreter.wait(&IMPORTS) {
+            Said::Ready => {}
+            Said::No(why) => return Ok(Err(why)),
+            _ => return Ok(Err("it ended while it imported its modules".to_owned())),
+        }
+        // Not before: what it holds by now is not the sandboxes' memory.
+        let groups: Vec<_> = groups.iter().map(AsFd::as_fd).collect();
+        wire::send(&interpreter.socket, b"J", &groups)
+            .at("have the interpreter join its groups")?;
+        Ok(match interpreter.wait(&IMPORTS) {
+            Said::Ready => Ok(interpreter),
+            _ => Err("it can't join the slot's control groups".to_owned()),
+        })
+    }
+
+    /// Has the interpreter fork into a sandbox. `fds` are stdio and channels, the sandbox's
+    /// namespaces, and the file that forgets the CPU time until then, where there is one.
+    pub(super) fn ask(
+        &self,
+        job: &Job<'_>,
+        lent: &Lent<'_>,
+        limits: &[(u32, u64)],
+        seccomp: &[u8],
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let message = request(job, lent, limits, seccomp);
+        if message.len() <= wire::MAX_DATAGRAM {
+            return wire::send(&self.socket, &message, fds);
+        }
+        let file = memfd_create("request", MemfdFlags::CLOEXEC)?;
+        io::Write::write_all(&mut File::from(file.try_clone()?), &message[1..])?;
+        let fds: Vec<_> = fds.iter().copied().chain([file.as_fd()]).collect();
+        wire::send(&self.socket, &[wire::IN_FILE; 2], &fds)
+    }
+
+    /// Receives what the interpreter says next.
+    pub(super) fn listen(&self) -> Said {
+        let mut buffer = [0; 2048];
+        loop {
+            match wire::receive(&self.socket, &mut buffer) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok((length, _)) => return said(&buffer[..length]).unwrap_or(Said::Gone),
+                Err(_) => return Said::Gone,
+            }
+        }
+    }
+
+    /// Waits for the last word on a command whose sandbox is dead.
+    pub(super) fn settle(&self) -> Said {
+        loop {
+            let said = self.wait(&REAPING);
+            if matches!(said, Said::Ended(..) | Said::No(_) | Said::Gone) {
+                return said;
+            }
+        }
+    }
+
+    fn wait(&self, most: &Timespec) -> Said {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+        match poll(&mut fds, Some(most)) {
+            Ok(0) => Said::Gone,
+            _ => self.listen(),
+        }
+    }
+}
+
+impl Drop for Interpreter {
+    fn drop(&mut self) {
+        sys::kill_pidfd(self.pidfd.as_fd());
+        let _ = sys::wait_pidfd(self.pidfd.as_fd());
+    }
+}
+
+/// Encodes a command as `warm.py` reads it.
+fn request(job: &Job<'_>, lent: &Lent<'_>, limits: &[(u32, u64)], seccomp: &[u8]) -> Vec<u8> {
+    let mut to = Writer(vec![wire::INLINE]);
+    let list = |to: &mut Writer, items: &[&[u8]]| {
+        to.u64(items.len() as u64);
+        items.iter().for_each(|item| to.bytes(item));
+    };
+    list(&mut to, job.argv.get(lent.script..).unwrap_or_default());
+    to.bytes(setup::start_directory(job).as_os_str().as_bytes());
+    to.u64(limits.len() as u64);
+    for (resource, value) in limits {
+        to.u64((*resource).into());
+        to.u64(*value);
+    }
+    to.bytes(seccomp);
+    list(&mut to, &lent.reachable);
+    list(&mut to, &lent.nested);
+    to.u64(job.channels.len() as u64);
+    job.channels.iter().for_each(|number| to.u64(*number as u64));
+    to.0
+}
+
+/// Decodes what an interpreter says; `None` when it makes no sense.
+pub(super) fn said(message: &[u8]) -> Option<Said> {
+    let (letter, rest) = message.split_first()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let number = |bytes: &[u8]| Some(u64::from_le_bytes(*bytes.first_chunk()?));
+    let short = |bytes: &[u8]| Some(i32::from_le_bytes(*bytes.first_chunk()?));
+    Some(match letter {
+        b'+' => Said::Ready,
+        b'-' => Said::No(text(rest)),
+        b'F' => Said::Forked(number(rest)? as i32),
+        b'S' => Said::Started(number(rest)?),
+        b'X' => Said::Failed { step: text(rest.get(4..)?), errno: short(rest)? },
+        b'E' => {
+            let (cpu_ns, largest_bytes) = (number(rest.get(4..)?)?, number(rest.get(12..)?)?);
+            Said::Ended(short(rest)?, Used { cpu_ns, largest_bytes })
+        }
+        _ => return None,
+    })
+}
+
+/// Runs in the new process: executes the interpreter in the image, with what it needs to enter
+/// sandboxes of this slot.
+fn become_interpreter(
+    request: &NewInterpreter<'_>,
+    image: &OwnedFd,
+    socket: &OwnedFd,
+    slot: BorrowedFd<'_>,
+) -> Result<Infallible, StepError> {
+    setup::tie_to_slot(slot)?;
+    let path = Path::new(OsStr::from_bytes(PATH.as_bytes()));
+    let programs = request.programs.iter().map(|(path, content)| (*path, *content));
+    let programs: Vec<_> = programs.chain([(path.as_os_str().as_bytes(), PROGRAM)]).collect();
+    setup::enter_image(image, &programs)?;
+    // Pipes, as a command has them: what Python makes of stdio depends on that.
+    let (read, write) = rustix::pipe::pipe().at("make a pipe")?;
+    let channel = rustix::io::fcntl_dupfd_cloexec(socket, 128).at("keep the socket")?;
+    for (fd, number) in [(&read, 0), (&write, 1), (&write, 2), (&channel, 3)] {
+        sys::dup_to(fd.as_fd(), number).at("connect stdio")?;
+    }
+    sys::close_on_exec_from(4).at("close descriptors")?;
+    sys::keep_namespace_capabilities().at("keep the right to enter namespaces")?;
+    let strings =
+        |items: &[&[u8]]| items.iter().map(|s| CString::new(*s)).collect::<Result<Vec<_>, _>>();
+    let nul = "prepare the arguments";
+    let argv = strings(&request.argv).map_err(io::Error::other).at(nul)?;
+    let env = strings(&request.env).map_err(io::Error::other).at(nul)?;
+    let program = argv.first().cloned().unwrap_or_default();
+    let e = sys::execute(&program, &sys::CStrings::new(argv), &sys::CStrings::new(env));
+    Err(e).at("execute the interpreter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn understands_the_interpreter_and_nothing_else() {
+        let ended = [&b"E"[..], &9i32.to_le_bytes(), &7u64.to_le_bytes(), &8u64.to_le_bytes()];
+        let used = Used { cpu_ns: 7, largest_bytes: 8 };
+        let cases = [
+            (b"+".to_vec(), Some(Said::Ready)),
+            (b"-no".to_vec(), Some(Said::No("no".into()))),
+            ([&b"F"[..], &5u64.to_le_bytes()].concat(), Some(Said::Forked(5))),
+            ([&b"S"[..], &6u64.to_le_bytes()].concat(), Some(Said::Started(6))),
+            (
+                [&b"X"[..], &13i32.to_le_bytes(), b"join"].concat(),
+                Some(Said::Failed { step: "join".into(), errno: 13 }),
+            ),
+            (ended.concat(), Some(Said::Ended(9, used))),
+            (b"".to_vec(), None),
+            (b"?".to_vec(), None),
+            (b"F123".to_vec(), None),
+            (b"X1".to_vec(), None),
+            (b"E1234".to_vec(), None),
+        ];
+        for (message, expected) in cases {
+            assert_eq!(said(&message), expected, "{message:?}");
+        }
+    }
+}

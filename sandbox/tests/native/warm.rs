@@ -1,0 +1,345 @@
+//! Commands that are forks of a warm interpreter.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use assay_sandbox::{
+    Backend, Channel, ChannelEnd, Command, Execution, FileEntry, Layer, LimitKind, SandboxSpec,
+    Start, Termination, Warm,
+};
+
+use crate::common::{Fixture, file, files, limited, native, spec, stdout, told};
+
+type Programs = Arc<BTreeMap<PathBuf, Arc<[u8]>>>;
+
+fn programs<const N: usize>(texts: [(&str, &str); N]) -> Programs {
+    let texts = texts.map(|(name, text)| (format!("/assay/{name}").into(), text.as_bytes().into()));
+    Arc::new(texts.into())
+}
+
+/// Runs `/assay/script.py`, which is `code`, from an interpreter that holds `modules`.
+fn script(code: &str, modules: &[&str]) -> (Programs, Command) {
+    let programs = programs([("script.py", code)]);
+    let modules = modules.iter().map(|name| (*name).to_owned()).collect();
+    let warm = Warm { modules, programs: Arc::default() };
+    let argv = ["/usr/bin/python3", "-P", "-s", "-B", "/assay/script.py", "one", "two"];
+    let env = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("PYTHONHASHSEED", "0")];
+    let command = Command {
+        argv: argv.map(String::from).into(),
+        env: env.map(|(name, value)| (name.into(), value.into())).into(),
+        stdin: b"input".as_slice().into(),
+        warm: Some(warm),
+        ..Command::default()
+    };
+    (programs, command)
+}
+
+async fn run_in(native: &Fixture, spec: SandboxSpec, code: &str, modules: &[&str]) -> Execution {
+    let (trusted, command) = script(code, modules);
+    native.run_in(SandboxSpec { trusted, ..spec }, command).await
+}
+
+async fn run(native: &Fixture, code: &str) -> Execution {
+    run_in(native, spec(), code, &["json"]).await
+}
+
+/// Everything about a process that a cold start fixes, and what confines it.
+const PORTRAIT: &str = r#"
+import gc, os, resource, signal, sys
+def show(*what): print(*what)
+show(sys.argv, sys.orig_argv, sys.flags, sys.path, __name__, __file__, __builtins__)
+show(sys.stdin.read(), sys.stdin.encoding, sys.stdout.line_buffering, sys.stderr.errors)
+show(sorted(os.environ.items()), os.getcwd(), hash("text"), gc.isenabled())
+show(os.getpid(), os.getsid(0) == os.getpgrp() == os.getpid(), os.getuid(), os.getgid())
+show([signal.getsignal(n) for n in range(1, 65)], signal.pthread_sigmask(signal.SIG_BLOCK, []))
+show(sorted(os.listdir("/proc/self/fd"))[:-1], os.readlink("/proc/self/exe"))
+for name in "RLIMIT_FSIZE", "RLIMIT_CPU", "RLIMIT_NPROC", "RLIMIT_NOFILE", "RLIMIT_STACK", "RLIMIT_DATA":
+    show(name, resource.getrlimit(getattr(resource, name)))
+mask = os.umask(0); os.umask(mask); show(mask)
+for line in open("/proc/self/status"):
+    if line.split(":")[0] in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Threads"):
+        show(line.strip())
+show(sorted(n for n in os.listdir("/proc") if n.isdigit()), os.path.exists("/proc/1/root"))
+show(open("/proc/self/mountinfo").read().count("\n"), open("/proc/self/cgroup").read())
+show([open("/proc/net/dev").read().count(":"), sorted(os.listdir("/")), sorted(os.listdir("/assay"))])
+"#;
+
+#[tokio::test]
+async fn is_what_a_cold_start_is() {
+    let Some(native) = native() else { return };
+    let (trusted, command) = script(PORTRAIT, &["json"]);
+    let cold = Command { warm: None, ..script(PORTRAIT, &[]).1 };
+    let spec = SandboxSpec { trusted, layers: vec![files([("sub/x.txt", file("x"))])], ..spec() };
+    let at = |command| Command { cwd: "sub".into(), ..command };
+    let warm = native.run_in(spec.clone(), at(command)).await;
+    let cold = native.run_in(spec, at(cold)).await;
+    assert_eq!((&warm.isolation.start, &cold.isolation.start), (&Start::Warm, &Start::Cold));
+    assert_eq!(cold.termination, Termination::Exited(0), "{}", told(&cold));
+    // Where rlimits alone limit the processes, the interpreter is one that counts.
+    let lines = |execution: &Execution| -> Vec<String> {
+        let all = stdout(execution);
+        all.lines().filter(|line| !line.starts_with("RLIMIT_NPROC")).map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&warm), lines(&cold), "{}", told(&warm));
+}
+
+#[tokio::test]
+async fn runs_do_not_see_each_other() {
+    let Some(native) = native() else { return };
+    let code = "import json, os, sys\nprint(getattr(json, 'mark', None), os.environ.get('MARK'), 'colorsys' in sys.modules)\n\
+        json.mark = os.environ['MARK'] = 'left'; import colorsys; json.loads = None\nopen('/tmp/mark', 'x'); open('mark', 'x')";
+    for _ in 0..3 {
+        let execution = run(&native, code).await;
+        assert_eq!(stdout(&execution), "None None False", "{}", told(&execution));
+        assert_eq!(execution.isolation.start, Start::Warm);
+        assert_eq!(execution.termination, Termination::Exited(0));
+    }
+}
+
+#[tokio::test]
+async fn reports_how_a_script_ended() {
+    let Some(native) = native() else { return };
+    let cases = [
+        ("print('x')", Termination::Exited(0)),
+        ("import sys; sys.exit(3)", Termination::Exited(3)),
+        ("import sys; sys.exit('why')", Termination::Exited(1)),
+        ("1 / 0", Termination::Exited(1)),
+        ("not python", Termination::Exited(1)),
+        ("import os; os._exit(7)", Termination::Exited(7)),
+        ("import os; os.kill(os.getpid(), 9)", Termination::Signaled(9)),
+        ("import os; os.abort()", Termination::Signaled(6)),
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=[.1]).start()",
+            Termination::Exited(0),
+        ),
+        (
+            "import os; os.fork() and os._exit(5); import time; time.sleep(1000)",
+            Termination::Exited(5),
+        ),
+    ];
+    for (code, expected) in cases {
+        let execution = run(&native, code).await;
+        assert_eq!(execution.termination, expected, "{code}: {}", told(&execution));
+        assert_eq!(execution.isolation.start, Start::Warm, "{code}");
+    }
+    let execution = run(&native, "1 / 0").await;
+    assert!(execution.stderr.lossy().contains("ZeroDivisionError"), "{}", told(&execution));
+}
+
+#[tokio::test]
+async fn limits_hold() {
+    let Some(native) = native() else { return };
+    let wall = limited(|limits| limits.wall = Duration::from_millis(500));
+    let cpu = limited(|limits| limits.cpu = Duration::from_millis(300));
+    let memory = limited(|limits| {
+        limits.memory_bytes = 64 << 20;
+        limits.disk_bytes = 16 << 20;
+    });
+    let cases = [
+        ("import time; time.sleep(1000)", wall.clone(), LimitKind::Wall),
+        (
+            "import os, time\nif os.fork() == 0: os.setsid()\ntime.sleep(1000)",
+            wall,
+            LimitKind::Wall,
+        ),
+        ("while True: pass", cpu.clone(), LimitKind::Cpu),
+        ("import os\nos.fork(); os.fork()\nwhile True: pass", cpu, LimitKind::Cpu),
+        ("x = []\nwhile True: x.append(bytearray(1 << 20))", memory.clone(), LimitKind::Memory),
+    ];
+    for (code, spec, expected) in cases {
+        let execution = run_in(&native, spec, code, &["json"]).await;
+        assert_eq!(execution.isolation.start, Start::Warm);
+        let fallbacks = &execution.isolation.fallbacks;
+        if expected == LimitKind::Memory && fallbacks.iter().any(|f| f.starts_with("memory")) {
+            // Without a cgroup an allocation may fail first, and the program with it.
+            assert!(!execution.termination.success(), "{code}: {}", told(&execution));
+            continue;
+        }
+        let limits = [Termination::Limit(expected), Termination::Limit(LimitKind::WallStarved)];
+        assert!(limits.contains(&execution.termination), "{code}: {}", told(&execution));
+    }
+    let count = "import os, time\nn = 0\nfor i in range(50):\n try:\n  if os.fork() == 0: time.sleep(1000)\n  n += 1\n except OSError: break\nprint(n)";
+    let spec = limited(|limits| limits.pids = 20);
+    let execution = run_in(&native, spec, count, &["json"]).await;
+    assert_eq!(stdout(&execution), "19", "the command itself and 19 more: {}", told(&execution));
+    let execution =
+        run(&native, "x = bytearray(100 << 20); import time; time.sleep(.3); print(len(x))").await;
+    assert!(execution.usage.peak_memory_bytes > 100 << 20, "{:?}", execution.usage);
+    assert!(execution.usage.cpu > Duration::ZERO, "{:?}", execution.usage);
+}
+
+#[tokio::test]
+async fn refuses_what_a_cold_start_might_see_otherwise() {
+    let Some(native) = native() else { return };
+    let print = "import sys; sys.path.insert(0, '.'); import json; print(json.__file__)";
+    let cases = [
+        ("json.py", true),
+        ("json/__init__.py", true),
+        ("tests/json.py", true),
+        ("other.py", false),
+        // Nobody's `json` but the package's own.
+        ("pkg/json.py", false),
+    ];
+    for (path, refused) in cases {
+        let layer = files([(path, file("")), ("pkg/__init__.py", file(""))]);
+        let spec = SandboxSpec { layers: vec![layer], ..spec() };
+        let execution = run_in(&native, spec, print, &["json"]).await;
+        let start = &execution.isolation.start;
+        match start {
+            Start::Warm => assert!(!refused, "{path}"),
+            Start::ColdInstead(why) => assert!(refused && why.contains("`json`"), "{path}: {why}"),
+            Start::Cold => panic!("{path}: {}", told(&execution)),
+        }
+        assert_eq!(execution.termination, Termination::Exited(0), "{path}: {}", told(&execution));
+        let own = matches!(path, "json.py" | "json/__init__.py");
+        assert_eq!(stdout(&execution).starts_with("/work"), own, "{path}: {}", told(&execution));
+    }
+    // A copy of a dependency counts wherever it lies.
+    let layer = files([
+        ("pkg/__init__.py", FileEntry::File { content: Arc::default(), executable: false }),
+        ("pkg/_vendor/__init__.py", file("")),
+        ("pkg/_vendor/packaging/__init__.py", file("")),
+    ]);
+    let spec = SandboxSpec { layers: vec![layer], ..spec() };
+    let execution = run_in(&native, spec, "print('ran')", &["packaging"]).await;
+    let Start::ColdInstead(why) = &execution.isolation.start else { panic!("{execution:?}") };
+    assert!(why.contains("`packaging`"), "{why}");
+    assert_eq!(stdout(&execution), "ran");
+}
+
+#[tokio::test]
+async fn an_interpreter_that_can_not_be_is_said_and_made_up_for() {
+    let Some(native) = native() else { return };
+    for _ in 0..2 {
+        let execution = run_in(&native, spec(), "print('ran')", &["no_such_module"]).await;
+        let Start::ColdInstead(why) = &execution.isolation.start else { panic!("{execution:?}") };
+        assert!(why.contains("no_such_module"), "{why}");
+        assert_eq!(stdout(&execution), "ran");
+    }
+    let argv = ["/usr/bin/python3", "-c", "print('ran')"].map(String::from).into();
+    let warm = Some(Warm { modules: Vec::new(), programs: Arc::default() });
+    let sandbox = native.create(spec()).await.expect("a sandbox");
+    let error = sandbox.run(Command { argv, warm, ..Command::default() }).await;
+    assert!(error.unwrap_err().to_string().contains("option -P"));
+}
+
+#[tokio::test]
+async fn programs_are_ready_and_only_used_where_they_are_the_same() {
+    let Some(native) = native() else { return };
+    let ours = programs([
+        ("script.py", "import helper; print(helper.WHO)"),
+        ("helper.py", "WHO = 'ours'"),
+    ]);
+    let (_, command) = script("", &["helper"]);
+    let warm = |programs: &Programs| {
+        Some(Warm { modules: vec!["helper".into()], programs: Arc::clone(programs) })
+    };
+    let spec = SandboxSpec { trusted: Arc::clone(&ours), ..spec() };
+    let with = |warm| Command {
+        warm,
+        stdin: Arc::default(),
+        argv: command.argv.clone(),
+        env: command.env.clone(),
+        ..Command::default()
+    };
+    let execution = native.run_in(spec.clone(), with(warm(&ours))).await;
+    assert_eq!((stdout(&execution), &execution.isolation.start), ("ours".into(), &Start::Warm));
+    let theirs = programs([("script.py", "print('theirs')")]);
+    let spec = SandboxSpec { trusted: theirs, ..spec };
+    let execution = native.run_in(spec, with(warm(&ours))).await;
+    assert_eq!(stdout(&execution), "theirs", "{}", told(&execution));
+}
+
+#[tokio::test]
+async fn channels_and_long_requests_arrive() {
+    let Some(native) = native() else { return };
+    let code = "import os, sys\nos.write(3, b'three'); os.write(9, b'nine')\nprint(len(sys.argv), len(sys.stdin.read()))";
+    let (trusted, mut command) = script(code, &["json"]);
+    command.argv.extend((0..3000).map(|n| format!("{n:0>40}")));
+    command.stdin = vec![b'x'; 1 << 20].into();
+    command.channels =
+        [9, 3].map(|fd| Channel { fd, end: ChannelEnd::Collect { max_bytes: 100 } }).into();
+    let many: BTreeMap<_, _> =
+        (0..4000).map(|n| (PathBuf::from(format!("m{n:0>20}.py")), file(""))).collect();
+    let spec = SandboxSpec { trusted, layers: vec![Layer::Files(Arc::new(many))], ..spec() };
+    let execution = native.run_in(spec, command).await;
+    assert_eq!(stdout(&execution), "3003 1048576", "{}", told(&execution));
+    assert_eq!(execution.isolation.start, Start::Warm);
+    let heads: Vec<_> = execution.channels.iter().map(|capture| capture.head.clone()).collect();
+    assert_eq!(heads, [b"nine".to_vec(), b"three".to_vec()]);
+}
+
+#[tokio::test]
+async fn many_in_parallel_and_cancelled_ones_leave_it_well() {
+    let Some(native) = native() else { return };
+    let runs = (0..20).map(|n| {
+        let native = &native;
+        async move {
+            if n % 4 == 0 {
+                let (trusted, command) = script("import time; time.sleep(1000)", &["json"]);
+                let sandbox = native.create(SandboxSpec { trusted, ..spec() }).await.unwrap();
+                let run = tokio::time::timeout(Duration::from_millis(50 * n), sandbox.run(command));
+                assert!(run.await.is_err(), "it sleeps");
+                return;
+            }
+            let execution = run(native, &format!("print({n})")).await;
+            assert_eq!(stdout(&execution), n.to_string(), "{}", told(&execution));
+            assert_eq!(execution.isolation.start, Start::Warm);
+        }
+    });
+    futures::future::join_all(runs).await;
+}
+
+#[tokio::test]
+async fn a_killed_interpreter_is_an_error_and_then_another() {
+    let Some(native) = native() else { return };
+    // Its own image of the interpreter, which no other test's is.
+    let mark = format!("mark_{}", std::process::id());
+    let programs =
+        programs([("script.py", "import time; time.sleep(1000)"), (&format!("{mark}.py"), "")]);
+    let warm = || Some(Warm { modules: vec![mark.clone()], programs: Arc::clone(&programs) });
+    let command = |code| Command { warm: warm(), ..script(code, &[]).1 };
+    let spec = SandboxSpec { trusted: Arc::clone(&programs), ..spec() };
+    let sandbox = native.create(spec.clone()).await.expect("a sandbox");
+    let killing = async {
+        let started = std::time::Instant::now();
+        // The interpreter and its fork; the fork shows as what it was forked from.
+        while interpreters(&mark).len() < 2 {
+            assert!(started.elapsed() < Duration::from_secs(60), "it never started");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let first = interpreters(&mark).into_iter().min().expect("one");
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(first).expect("an id"),
+            rustix::process::Signal::KILL,
+        )
+        .expect("a kill");
+    };
+    let (result, ()) = tokio::join!(sandbox.run(command("")), killing);
+    assert!(result.unwrap_err().to_string().contains("warm interpreter"));
+    assert_eq!(interpreters(&mark).len(), 0, "its fork is dead, too");
+    let quick = programs_with(&programs, "print('ran')");
+    for _ in 0..2 {
+        let spec = SandboxSpec { trusted: Arc::clone(&quick), ..spec.clone() };
+        let execution = native.run_in(spec, command("")).await;
+        assert_eq!((stdout(&execution), &execution.isolation.start), ("ran".into(), &Start::Warm));
+    }
+}
+
+fn programs_with(programs: &Programs, code: &str) -> Programs {
+    let mut programs = (**programs).clone();
+    programs.insert("/assay/script.py".into(), code.as_bytes().into());
+    Arc::new(programs)
+}
+
+/// The processes that imported the module `mark`.
+fn interpreters(mark: &str) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").expect("proc").flatten();
+    entries
+        .filter_map(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).into_owned();
+            (line.contains("warm.py") && line.contains(mark))
+                .then(|| entry.file_name().to_str()?.parse().ok())?
+        })
+        .collect()
+}

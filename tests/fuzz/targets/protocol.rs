@@ -1,0 +1,6 @@
+//! What the native backend's processes tell each other.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| assay_sandbox::fuzz::decode(bytes));
