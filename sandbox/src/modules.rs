@@ -1,4 +1,4 @@
-//! Which Python modules a work tree could put in the place of others.
+//! Which Python modules a work tree could put in the place of those that an interpreter holds.
 
 use std::{
     collections::BTreeSet,
@@ -10,13 +10,36 @@ use std::{
 
 use crate::{FileEntry, Layer};
 
-/// Names of modules, as far as a warm interpreter has to know them.
+/// Names of the modules that a work tree has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Provided {
     /// In folders that Python may search: those that are no packages.
-    pub(crate) reachable: BTreeSet<OsString>,
+    reachable: BTreeSet<OsString>,
     /// Inside packages.
-    pub(crate) nested: BTreeSet<OsString>,
+    nested: BTreeSet<OsString>,
+}
+
+/// Names of the modules that an interpreter has imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Those of the standard library.
+    standard: BTreeSet<OsString>,
+    others: BTreeSet<OsString>,
+}
+
+impl Held {
+    /// Reads names as an interpreter tells them: a line each, a blank before those of the standard
+    /// library.
+    pub(crate) fn read(lines: &[u8]) -> Self {
+        let mut held = Self::default();
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match line {
+                [b' ', name @ ..] => held.standard.insert(OsStr::from_bytes(name).to_owned()),
+                name => held.others.insert(OsStr::from_bytes(name).to_owned()),
+            };
+        }
+        held
+    }
 }
 
 /// What one layer holds of modules and packages.
@@ -25,16 +48,17 @@ pub(crate) struct Scan {
     /// Folder and name of each module, packages among them.
     modules: BTreeSet<(PathBuf, OsString)>,
     packages: BTreeSet<PathBuf>,
-    /// Folders that are no packages any more.
-    unpacked: BTreeSet<PathBuf>,
+    /// What is no file any more: below it nothing is a package for sure.
+    gone: BTreeSet<PathBuf>,
 }
 
 impl Provided {
     /// Puts layers together. Where they contradict each other, every reading counts.
     pub(crate) fn by<'s>(scans: impl Iterator<Item = &'s Scan> + Clone) -> Self {
-        let gone: BTreeSet<&PathBuf> = scans.clone().flat_map(|scan| &scan.unpacked).collect();
+        let gone: BTreeSet<&PathBuf> = scans.clone().flat_map(|scan| &scan.gone).collect();
+        let is_gone = |path: &PathBuf| gone.iter().any(|gone| path.starts_with(gone));
         let packages = scans.clone().flat_map(|scan| &scan.packages);
-        let packages: BTreeSet<&PathBuf> = packages.filter(|path| !gone.contains(path)).collect();
+        let packages: BTreeSet<&PathBuf> = packages.filter(|path| !is_gone(path)).collect();
         let mut provided = Self::default();
         for (folder, name) in scans.flat_map(|scan| &scan.modules) {
             let inside = packages.contains(folder);
@@ -42,6 +66,16 @@ impl Provided {
             names.insert(name.clone());
         }
         provided
+    }
+
+    /// Returns a module that an interpreter holds and code could mean another by. A package's own
+    /// `types` is nobody's `types`; its own copy of a dependency may become one.
+    pub(crate) fn clash(&self, held: &Held) -> Option<&OsStr> {
+        let reachable = self.reachable.iter();
+        let reachable =
+            reachable.filter(|name| held.standard.contains(*name) || held.others.contains(*name));
+        let nested = self.nested.iter().filter(|name| held.others.contains(*name));
+        reachable.chain(nested).next().map(OsString::as_os_str)
     }
 }
 
@@ -82,13 +116,14 @@ impl Scan {
     /// Notes a file or a link, or that there is none.
     fn see(&mut self, path: &Path, is_link: bool, is_there: bool) {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
+        if !is_there {
+            let is_init = name.as_bytes().starts_with(b"__init__.");
+            self.gone.insert(if is_init { folder } else { path }.to_owned());
+            return;
+        }
         let Some(stem) = module(name, is_link) else { return };
         if stem != "__init__" {
-            if is_there {
-                self.modules.insert((folder.to_owned(), stem.to_owned()));
-            }
-        } else if !is_there {
-            self.unpacked.insert(folder.to_owned());
+            self.modules.insert((folder.to_owned(), stem.to_owned()));
         } else if let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) {
             self.packages.insert(folder.to_owned());
             self.modules.insert((above.to_owned(), name.to_owned()));
@@ -155,8 +190,33 @@ mod tests {
 
         // No package any more: what lies in it may be found by its own name.
         let unpacked = layer(&[("pkg/__init__.py", FileEntry::Absent)]);
-        let all = provided(&[base, unpacked]);
+        let all = provided(&[base.clone(), unpacked]);
         assert!(all.0.contains(&"types".to_owned()), "{all:?}");
+        // Another folder of that name, which may be none.
+        let another = layer(&[("pkg", FileEntry::Absent), ("pkg/json.py", file())]);
+        let all = provided(&[base, another]);
+        assert!(all.0.contains(&"json".to_owned()), "{all:?}");
+    }
+
+    #[test]
+    fn tells_what_code_could_mean_by_a_name() {
+        let held = Held::read(b" json\n types\npackaging\npytest\n");
+        let file = || FileEntry::File { content: Arc::default(), executable: false };
+        let cases = [
+            (vec!["words.py", "pkg/__init__.py", "pkg/types.py"], None),
+            (vec!["types.py"], Some("types")),
+            (vec!["tests/pytest/__init__.py"], Some("pytest")),
+            (
+                vec!["pkg/__init__.py", "pkg/_vendor/__init__.py", "pkg/_vendor/packaging.py"],
+                Some("packaging"),
+            ),
+        ];
+        for (paths, expected) in cases {
+            let entries: Vec<_> = paths.iter().map(|path| (*path, file())).collect();
+            let scan = layer(&entries);
+            let provided = Provided::by([&scan].into_iter());
+            assert_eq!(provided.clash(&held), expected.map(OsStr::new), "{paths:?}");
+        }
     }
 
     #[test]

@@ -17,11 +17,11 @@ pub(crate) struct Totals {
     pub(crate) delayed_ns: u64,
 }
 
-/// Sums up processes and all their descendants. Whoever loses its parent goes to pid 1 of its
+/// Sums up the process `pid` and all its descendants. Whoever loses its parent goes to pid 1 of its
 /// namespace, so nothing escapes from below that one.
-pub(crate) fn totals(pids: &[Option<i32>]) -> Totals {
+pub(crate) fn totals(pid: i32) -> Totals {
     let mut totals = Totals::default();
-    visit(pids, |at, threads| {
+    visit(pid, |at, threads| {
         if let Some((ticks, pages)) = fs::read(at.join("stat")).ok().and_then(|stat| times(&stat)) {
             totals.cpu_ns += ticks * (1_000_000_000 / ticks_per_second());
             totals.resident_bytes += pages * page_size();
@@ -35,11 +35,11 @@ pub(crate) fn totals(pids: &[Option<i32>]) -> Totals {
     totals
 }
 
-/// Returns the memory of processes and all their descendants, a page that several share counted
-/// once. Costs a walk through their page tables.
-pub(crate) fn memory(pids: &[Option<i32>]) -> u64 {
+/// Returns the memory of the process `pid` and all its descendants, a page that several share
+/// counted once. Costs a walk through their page tables.
+pub(crate) fn memory(pid: i32) -> u64 {
     let mut bytes = 0;
-    visit(pids, |at, _| {
+    visit(pid, |at, _| {
         let read = |name| fs::read_to_string(at.join(name)).unwrap_or_default();
         // Whoever can hide its page tables has all that it maps counted.
         let resident =
@@ -49,10 +49,10 @@ pub(crate) fn memory(pids: &[Option<i32>]) -> u64 {
     bytes
 }
 
-/// Calls `see` with the folder in `/proc` of each of `pids` and of their descendants, and those of
-/// their threads.
-fn visit(pids: &[Option<i32>], mut see: impl FnMut(&Path, &[PathBuf])) {
-    let mut left: Vec<i32> = pids.iter().flatten().copied().collect();
+/// Calls `see` with the folder in `/proc` of `pid` and each of its descendants, and those of their
+/// threads.
+fn visit(pid: i32, mut see: impl FnMut(&Path, &[PathBuf])) {
+    let mut left = vec![pid];
     while let Some(pid) = left.pop() {
         let at = Path::new("/proc").join(pid.to_string());
         let threads = fs::read_dir(at.join("task")).into_iter().flatten().flatten();
@@ -141,9 +141,9 @@ mod tests {
 
     #[test]
     fn sums_up_this_process() {
-        let totals = totals(&[Some(std::process::id() as i32)]);
+        let totals = totals(std::process::id() as i32);
         assert!(totals.resident_bytes > 1 << 20, "{totals:?}");
-        let memory = memory(&[None, Some(std::process::id() as i32)]);
+        let memory = memory(std::process::id() as i32);
         assert!((1..=totals.resident_bytes * 2).contains(&memory), "{memory} of {totals:?}");
     }
 }

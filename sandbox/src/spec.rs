@@ -231,7 +231,10 @@ pub(crate) fn check_command(command: &Command) -> BackendResult<()> {
         return bad(format!("cwd {:?} is not a plain relative path", command.cwd));
     }
     if command.warm.is_some() && options(&command.argv).is_none() {
-        return bad(format!("{:?} is no interpreter with option -P and a script", command.argv));
+        return bad(format!(
+            "{:?} is no interpreter with option -P, others of -s -S -B -E -I, and a script",
+            command.argv
+        ));
     }
     let strings = command.argv.iter().chain(command.env.keys()).chain(command.env.values());
     if let Some(string) = strings.into_iter().find(|string| string.contains('\0')) {
@@ -252,11 +255,14 @@ pub(crate) fn check_command(command: &Command) -> BackendResult<()> {
 }
 
 /// Returns an interpreter and its options, without script and arguments; `None` when there is no
-/// script, or when its folder would be searched for modules.
+/// script, when its folder would be searched for modules, or when an option is none of those that
+/// mean the same to every program.
 pub(crate) fn options(argv: &[String]) -> Option<&[String]> {
     let script = argv.iter().skip(1).position(|argument| !argument.starts_with('-'))?;
     let options = &argv[..=script];
-    options.iter().any(|option| option == "-P").then_some(options)
+    let known = |option: &String| ["-P", "-s", "-S", "-B", "-E", "-I"].contains(&&**option);
+    (options[1..].iter().all(known) && options.iter().any(|option| option == "-P"))
+        .then_some(options)
 }
 
 fn bad<T>(what: String) -> BackendResult<T> {

@@ -256,11 +256,7 @@ impl Container {
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         cgroups.contains(container)
-            && proc::starved(
-                ns(self.spec.limits.wall),
-                ns(cpu),
-                proc::totals(&[Some(pid)]).delayed_ns,
-            )
+            && proc::starved(ns(self.spec.limits.wall), ns(cpu), proc::totals(pid).delayed_ns)
     }
 
     async fn termination(&self, name: &str, ended: Ended) -> BackendResult<Termination> {

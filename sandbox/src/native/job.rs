@@ -1,16 +1,9 @@
 //! What the service asks a slot to do, and what the slot answers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    os::unix::ffi::OsStrExt,
-    path::Path,
-};
+use std::{collections::BTreeMap, os::unix::ffi::OsStrExt, path::Path};
 
 use super::wire::{Reader, Writer};
-use crate::{
-    Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, Start, Warm, modules::Provided,
-};
+use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, Start, Warm};
 
 /// What a service may ask of a slot.
 #[derive(Debug)]
@@ -32,15 +25,12 @@ pub(super) struct NewInterpreter<'a> {
 }
 
 /// That a fork of an interpreter may be a job's process.
-#[derive(Debug)]
-pub(super) struct Lent<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lent {
     /// Which interpreter.
     pub(super) number: u64,
     /// The place of the script in `argv`.
     pub(super) script: usize,
-    /// Names of modules in the work tree, as in [`Provided`].
-    pub(super) reachable: Vec<&'a [u8]>,
-    pub(super) nested: Vec<&'a [u8]>,
 }
 
 /// A directory that a sandbox is built on.
@@ -93,7 +83,7 @@ pub(super) struct Job<'a> {
     pub(super) env: Vec<&'a [u8]>,
     pub(super) cwd: &'a [u8],
     pub(super) channels: Vec<i32>,
-    pub(super) lent: Option<Lent<'a>>,
+    pub(super) lent: Option<Lent>,
 }
 
 impl<'a> Job<'a> {
@@ -105,14 +95,6 @@ impl<'a> Job<'a> {
         });
         std::iter::once(&self.image).chain(layers)
     }
-}
-
-/// An interpreter that a command may come from, as the service knows it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lender<'a> {
-    pub(super) number: u64,
-    pub(super) script: usize,
-    pub(super) provided: &'a Provided,
 }
 
 const JOB: u64 = 0;
@@ -127,7 +109,7 @@ pub(super) fn encode(
     spec: &SandboxSpec,
     image: &Path,
     command: &Command,
-    lender: Option<Lender<'_>>,
+    lent: Option<Lent>,
     mounts: bool,
 ) -> Vec<u8> {
     let mut to = Writer(Vec::with_capacity(1024));
@@ -152,12 +134,10 @@ pub(super) fn encode(
     to.bytes(command.cwd.as_os_str().as_bytes());
     to.u64(command.channels.len() as u64);
     command.channels.iter().for_each(|channel| to.u64(channel.fd as u64));
-    to.u64(u64::from(lender.is_some()));
-    if let Some(Lender { number, script, provided }) = lender {
+    to.u64(u64::from(lent.is_some()));
+    if let Some(Lent { number, script }) = lent {
         to.u64(number);
         to.u64(script as u64);
-        encode_names(&mut to, &provided.reachable);
-        encode_names(&mut to, &provided.nested);
     }
     to.0
 }
@@ -198,11 +178,6 @@ fn encode_strings<'s>(
     let strings = strings.into_iter();
     to.u64(strings.clone().count() as u64);
     strings.for_each(|string| to.bytes(string.as_bytes()));
-}
-
-fn encode_names(to: &mut Writer, names: &BTreeSet<OsString>) {
-    to.u64(names.len() as u64);
-    names.iter().for_each(|name| to.bytes(name.as_bytes()));
 }
 
 fn encode_env(to: &mut Writer, env: &BTreeMap<String, String>) {
@@ -297,12 +272,7 @@ fn job<'a>(from: &mut Reader<'a>) -> Option<Job<'a>> {
         channels: from.list(|from| i32::try_from(from.u64()?).ok())?,
         lent: match from.u64()? {
             0 => None,
-            _ => Some(Lent {
-                number: from.u64()?,
-                script: usize::try_from(from.u64()?).ok()?,
-                reachable: from.list(Reader::bytes)?,
-                nested: from.list(Reader::bytes)?,
-            }),
+            _ => Some(Lent { number: from.u64()?, script: usize::try_from(from.u64()?).ok()? }),
         },
     })
 }
@@ -323,8 +293,9 @@ pub(super) enum Report {
     Failed { step: String, errno: i32 },
     /// The command ran, and everything in the sandbox is dead.
     Done(Done),
-    /// There is an interpreter, or there is a reason why not.
-    Interpreter(Result<(), String>),
+    /// There is an interpreter, which holds modules of these names (as
+    /// [`Held::read`](crate::modules::Held) takes them), or there is a reason why not.
+    Interpreter(Result<Vec<u8>, String>),
 }
 
 /// The facts of a run.
@@ -340,6 +311,8 @@ pub(super) struct Done {
     pub(super) setup_ns: u64,
     pub(super) pids_refused: u64,
     pub(super) start: Start,
+    /// Whether the interpreter that it should have come from is gone.
+    pub(super) lost: bool,
 }
 
 fn text(from: &mut Reader<'_>) -> Option<String> {
@@ -377,8 +350,12 @@ impl Report {
                         to.bytes(why.as_bytes());
                     }
                 }
+                to.u64(u64::from(done.lost));
             }
-            Self::Interpreter(Ok(())) => to.u64(2),
+            Self::Interpreter(Ok(held)) => {
+                to.u64(2);
+                to.bytes(held);
+            }
             Self::Interpreter(Err(why)) => {
                 to.u64(3);
                 to.bytes(why.as_bytes());
@@ -408,8 +385,9 @@ impl Report {
                     1 => Start::Warm,
                     _ => Start::ColdInstead(text(&mut from)?),
                 },
+                lost: from.u64()? != 0,
             }),
-            2 => Self::Interpreter(Ok(())),
+            2 => Self::Interpreter(Ok(from.bytes()?.to_vec())),
             3 => Self::Interpreter(Err(text(&mut from)?)),
             _ => return None,
         })

@@ -12,11 +12,15 @@ use tracing::{debug, warn};
 
 use super::{
     failed, gone,
-    job::{self, Report},
+    job::{self, Lent, Report},
     pool::{Busy, Inner, Slot, receive_report},
     run, setup,
 };
-use crate::{BackendResult, Command, Layer, Warm, modules::Provided, modules::Scan, spec};
+use crate::{
+    BackendResult, Command, Layer, SandboxSpec, Warm,
+    modules::{Held, Provided, Scan},
+    spec::options,
+};
 
 /// Most interpreters of a slot.
 const MOST: usize = 2;
@@ -31,72 +35,109 @@ pub(super) struct Lineage {
     warm: Warm,
 }
 
-/// An interpreter that is up, for one command.
+/// An interpreter of a slot.
 #[derive(Debug)]
-pub(super) struct Parent {
-    pub(super) number: u64,
-    /// The place of the script in the command's `argv`.
-    pub(super) script: usize,
-    pub(super) provided: Provided,
+pub(super) struct Known {
+    lineage: Arc<Lineage>,
+    held: Held,
 }
 
 /// Finds the interpreter for `command` in the slot of `busy`, or starts one there. The inner error
-/// is why there is none; a command that asks for none gets an empty one.
+/// is why there is none; it is `None` for a command that asks for none.
 ///
 /// # Errors
 ///
 /// The slot is gone.
-pub(super) async fn parent(
+pub(super) async fn lent(
     busy: &mut Busy,
     image: &Path,
-    layers: &[Layer],
+    spec: &SandboxSpec,
     command: &Command,
-) -> BackendResult<Result<Parent, String>> {
-    let Some(warm) = &command.warm else { return Ok(Err(String::new())) };
-    let Some(options) = spec::options(&command.argv) else { return Ok(Err(String::new())) };
-    let inner = Arc::clone(&busy.inner);
-    let provided = match provided(&inner, layers).await {
-        Ok(provided) => provided,
-        Err(e) => return Ok(Err(format!("the work tree can't be looked through: {e}"))),
-    };
+) -> BackendResult<Result<Lent, Option<String>>> {
+    let Some(warm) = &command.warm else { return Ok(Err(None)) };
+    let Some(options) = options(&command.argv) else { return Ok(Err(None)) };
     let lineage = Lineage {
         image: image.to_owned(),
         options: options.to_vec(),
         env: command.env.clone(),
         warm: warm.clone(),
     };
-    let parent = |number| Parent { number, script: options.len(), provided };
+    if let Some(path) = differing(warm, spec) {
+        return Ok(Err(Some(format!("{} is another program here", path.display()))));
+    }
+    let number = match number(busy, lineage).await? {
+        Ok(number) => number,
+        Err(why) => return Ok(Err(Some(why))),
+    };
+    let provided = match provided(&busy.inner, &spec.layers).await {
+        Ok(provided) => provided,
+        Err(e) => return Ok(Err(Some(format!("the work tree can't be looked through: {e}")))),
+    };
+    let held = busy.slot()?.interpreters.get(number).map(|known| &known.held);
+    if let Some(name) = held.and_then(|held| provided.clash(held)) {
+        let name = name.display();
+        let why = format!("the work tree has a module `{name}`, which the interpreter holds");
+        return Ok(Err(Some(why)));
+    }
+    Ok(Ok(Lent { number: number as u64, script: options.len() }))
+}
+
+/// Returns one of our programs that is imported beforehand and that a sandbox has otherwise.
+fn differing<'w>(warm: &'w Warm, spec: &SandboxSpec) -> Option<&'w Path> {
+    let imported = |path: &Path| {
+        path.file_stem().is_some_and(|stem| warm.modules.iter().any(|module| stem == &**module))
+    };
+    let differs =
+        |path: &PathBuf, ours: &Arc<[u8]>| spec.trusted.get(path).is_some_and(|own| own != ours);
+    let mut programs = warm.programs.iter().filter(|(path, _)| imported(path));
+    programs.find(|(path, ours)| differs(path, ours)).map(|(path, _)| path.as_path())
+}
+
+/// Returns the number of the slot's interpreter of this lineage; starts it if there is none.
+async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize, String>> {
+    let inner = Arc::clone(&busy.inner);
     let slot = busy.slot()?;
-    if let Some(number) = slot.interpreters.iter().position(|known| **known == lineage) {
-        return Ok(Ok(parent(number as u64)));
+    if let Some(number) = slot.interpreters.iter().position(|known| *known.lineage == lineage) {
+        return Ok(Ok(number));
     }
     let stillborn = inner.lock().stillborn.iter().find(|(known, _)| **known == lineage).cloned();
     if let Some((_, why)) = stillborn {
         return Ok(Err(why));
     }
-    let number = slot.interpreters.len() % MOST;
-    let lineage = Arc::new(lineage);
+    let number = if slot.interpreters.len() < MOST { slot.interpreters.len() } else { 0 };
+    ask(slot, number as u64, &lineage)?;
     // Until the slot answers nobody else can use it.
     busy.running = true;
-    let started = start(busy.slot()?, number as u64, &lineage).await?;
-    busy.running = false;
-    match started {
-        Ok(()) => {
-            let known = &mut busy.slot_mut()?.interpreters;
-            known.truncate(number);
-            known.push(lineage);
-            Ok(Ok(parent(number as u64)))
+    let slot = busy.slot_mut()?;
+    let report = receive_report(slot).await;
+    let report = report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))?;
+    let lineage = Arc::new(lineage);
+    let started = match report {
+        Report::Interpreter(Ok(held)) => {
+            let known = Known { lineage, held: Held::read(&held) };
+            match slot.interpreters.get_mut(number) {
+                Some(place) => *place = known,
+                None => slot.interpreters.push(known),
+            }
+            Ok(number)
         }
-        Err(why) => {
+        Report::Interpreter(Err(why)) => {
             let why = format!("no interpreter: {why}");
             warn!(why, options = ?lineage.options, "commands start cold");
             inner.lock().stillborn.push((lineage, why.clone()));
-            Ok(Err(why))
+            Err(why)
         }
-    }
+        // It may go better the next time.
+        Report::Failed { step, errno } => {
+            Err(format!("no interpreter: {step}: {}", io::Error::from_raw_os_error(errno)))
+        }
+        Report::Done(_) => return Err(gone("slot gave another answer")),
+    };
+    busy.running = false;
+    Ok(started)
 }
 
-async fn start(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<Result<(), String>> {
+fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
     let Lineage { image, options, env, warm } = lineage;
     let mount = match &slot.mappings {
         Some((_, for_images)) => Some(
@@ -107,15 +148,7 @@ async fn start(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<Res
     };
     let message = job::encode_interpreter(number, image, options, env, warm, mount.is_some());
     let fds = mount.iter().map(AsFd::as_fd).collect();
-    run::send(slot, message, fds).map_err(|e| gone(&format!("slot takes no request: {e}")))?;
-    let report = receive_report(slot).await;
-    match report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))? {
-        Report::Interpreter(started) => Ok(started),
-        Report::Failed { step, errno } => {
-            Ok(Err(format!("{step}: {}", io::Error::from_raw_os_error(errno))))
-        }
-        Report::Done(_) => Err(gone("slot gave another answer")),
-    }
+    run::send(slot, message, fds).map_err(|e| gone(&format!("slot takes no request: {e}")))
 }
 
 /// Returns which modules the layers provide. Directories are looked through once.

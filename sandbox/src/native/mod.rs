@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! service (many threads) ── spawner (one thread, own executable anew) ── slot ── pid 1 ── command
-//!         └──────────────── one socket per slot ──────────────────────────┘
+//!         └──────────────── one socket per slot ────────────┴── warm interpreters
 //! ```
 //!
 //! The service never forks. Its spawner forks slots; a slot is one user namespace with one host

@@ -19,7 +19,7 @@ use super::{
     NativeConfig, failed, gone,
     instance::{self, Instance},
     job::Report,
-    lineage::Lineage,
+    lineage::{Known, Lineage},
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
@@ -59,7 +59,7 @@ pub(super) struct Slot {
     pub(super) mappings: Option<(OwnedFd, OwnedFd)>,
     pub(super) fallbacks: Arc<Vec<String>>,
     /// Its warm interpreters; the place of each is its number.
-    pub(super) interpreters: Vec<Arc<Lineage>>,
+    pub(super) interpreters: Vec<Known>,
 }
 
 /// A slot that the spawner was asked for.
@@ -250,7 +250,7 @@ impl Drop for Inner {
 
 /// Receives one datagram. Cancel safe.
 async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    let mut buffer = vec![0; 4096];
+    let mut buffer = vec![0; wire::MAX_DATAGRAM];
     loop {
         let mut guard = socket.readable().await?;
         match wire::receive(socket.get_ref(), &mut buffer) {

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::{
     failed, gone,
-    job::{self, Done, Lender, Report},
+    job::{self, Done, Report},
     lineage,
     output::{Drain, Drains},
     pool::{Busy, Slot, receive_report},
@@ -45,17 +45,13 @@ impl Sandbox for NativeSandbox {
         crate::spec::check_command(&command)?;
         let connected =
             connect(&spec, &command).map_err(|e| failed("make pipes for the command", e))?;
-        let parent = lineage::parent(&mut busy, &image, &spec.layers, &command).await?;
-        let lender = parent.as_ref().ok().map(|parent| Lender {
-            number: parent.number,
-            script: parent.script,
-            provided: &parent.provided,
-        });
-        let job = job::encode(&spec, &image, &command, lender, mounts.is_some());
-        // From here on a slot is either heard of or given up.
-        busy.running = true;
+        let lent = lineage::lent(&mut busy, &image, &spec, &command).await?;
+        let job =
+            job::encode(&spec, &image, &command, lent.as_ref().ok().copied(), mounts.is_some());
         send_job(busy.slot()?, job, &connected, mounts.as_deref().unwrap_or_default(), &command)
             .map_err(|e| gone(&format!("slot takes no command: {e}")))?;
+        // From here on a slot is either heard of or given up.
+        busy.running = true;
         drop(mounts);
         let Connected { ours, stdin, theirs } = connected;
         // The command has its own now; as long as ours were open, no pipe would end.
@@ -79,8 +75,12 @@ impl Sandbox for NativeSandbox {
         let report = report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))?;
         let fallbacks = slot.fallbacks.as_ref().clone();
         busy.running = false;
-        if parent.is_ok() && matches!(report, Report::Failed { .. }) {
+        let lost = match &report {
+            Report::Done(done) => done.lost,
             // Should that have been the interpreter's doing, another will be better.
+            _ => lent.is_ok(),
+        };
+        if lost {
             busy.slot_mut()?.interpreters.clear();
         }
         drop(busy);
@@ -96,8 +96,8 @@ impl Sandbox for NativeSandbox {
             }
             Report::Done(done) => {
                 debug!(sandbox_id = %id, ?done, "sandbox ended");
-                let start = match parent {
-                    Err(why) if !why.is_empty() => Start::ColdInstead(why),
+                let start = match lent {
+                    Err(Some(why)) => Start::ColdInstead(why),
                     _ => done.start.clone(),
                 };
                 Ok(execution(&done, start, stdout, stderr, captures.collect(), fallbacks))

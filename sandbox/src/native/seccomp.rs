@@ -79,8 +79,9 @@ const DENIED: &[i64] = &[
     libc::SYS_sysfs,
 ];
 
-/// Namespace flags of `clone`, whose lowest byte is a signal.
-const NAMESPACES: &[i32] = &[
+/// Flags of `clone` that are denied: namespaces, and children of others. Its lowest byte is a signal.
+const CLONE_FLAGS: &[i32] = &[
+    libc::CLONE_PARENT,
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWUTS,
@@ -99,7 +100,7 @@ pub(super) fn compile() -> io::Result<BpfProgram> {
     let broken = |e: seccompiler::BackendError| io::Error::other(e.to_string());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
 
-    let any_namespace = NAMESPACES
+    let any_flag = CLONE_FLAGS
         .iter()
         .map(|flag| {
             let flag = u64::from(*flag as u32);
@@ -107,7 +108,7 @@ pub(super) fn compile() -> io::Result<BpfProgram> {
         })
         .collect::<Result<_, _>>()
         .map_err(broken)?;
-    rules.insert(libc::SYS_clone, any_namespace);
+    rules.insert(libc::SYS_clone, any_flag);
 
     let other_family: Vec<_> =
         FAMILIES.iter().map(|family| (0, SeccompCmpOp::Ne, *family as u64)).collect();

@@ -61,15 +61,7 @@ struct Fds {
 /// Runs as pid 1.
 pub(super) fn main(inside: &Inside<'_>) -> ! {
     match start(inside) {
-        Ok(Process::Borrowed) => {
-            sys::close_everything();
-            // The command's process is no child of ours; the kernel reaps what it leaves behind, and
-            // the slot ends us with it.
-            loop {
-                rustix::event::pause();
-            }
-        }
-        Ok(Process::Own(command)) => {
+        Ok(command) => {
             sys::close_everything();
             // Reaps orphans, too. The command's end is this process's end and so everybody's.
             while let Some((pid, status)) = sys::wait_any() {
@@ -87,16 +79,9 @@ pub(super) fn main(inside: &Inside<'_>) -> ! {
     }
 }
 
-/// Whose child the command's first process is.
-enum Process {
-    /// Ours, with this id.
-    Own(i32),
-    /// A warm interpreter's.
-    Borrowed,
-}
-
-/// Builds the sandbox and starts the command in it, or lets an interpreter start it.
-fn start(inside: &Inside<'_>) -> Result<Process, StepError> {
+/// Builds the sandbox and starts the command in it, or lets an interpreter start it. Returns the
+/// id of its process, which is our child.
+fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     prepare(inside)?;
 
     let mut buffer = vec![0; wire::MAX_DATAGRAM];
@@ -118,30 +103,24 @@ fn start(inside: &Inside<'_>) -> Result<Process, StepError> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_workdir(&job)?;
     give_up_rights(inside, &job)?;
-    if job.lent.is_some() && lend(inside)? {
-        return Ok(Process::Borrowed);
+    if job.lent.is_some()
+        && let Some(adopted) = lend(inside)?
+    {
+        return Ok(adopted);
     }
-    run_command(inside, &job, &fds).map(Process::Own)
+    run_command(inside, &job, &fds)
 }
 
-/// What the slot answers when an interpreter's fork is the command's process.
-pub(super) const BORROWED: &[u8] = b"B";
-/// What it answers when there is none, and pid 1 is to execute the command.
-pub(super) const EXECUTE: &[u8] = b"C";
+/// What the slot answers instead of a process's id when pid 1 is to execute the command.
+pub(super) const EXECUTE: i32 = 0;
 
-/// Offers this sandbox to the slot's interpreter; returns whether it took it.
-fn lend(inside: &Inside<'_>) -> Result<bool, StepError> {
-    // Orphans may come before the answer does.
-    sys::ignore_children(true);
+/// Offers this sandbox to the slot's interpreter; returns the id of the process that it forked, an
+/// orphan and so our child.
+fn lend(inside: &Inside<'_>) -> Result<Option<i32>, StepError> {
     wire::send(&inside.socket, b"L", &[]).at("lend the sandbox")?;
-    let mut answer = [0; 8];
-    let (length, _) = wire::receive(&inside.socket, &mut answer).at("wait for the interpreter")?;
-    match &answer[..length] {
-        BORROWED => Ok(true),
-        EXECUTE => {
-            sys::ignore_children(false);
-            Ok(false)
-        }
+    let mut answer = [0; 4];
+    match wire::receive(&inside.socket, &mut answer).at("wait for the interpreter")? {
+        (4, _) => Ok(Some(i32::from_le_bytes(answer)).filter(|pid| *pid != EXECUTE)),
         _ => sys::exit_now(1),
     }
 }

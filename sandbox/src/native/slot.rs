@@ -105,8 +105,9 @@ struct Slot<'a> {
     /// Whether the next sandbox is cloned before its job comes.
     ahead: bool,
     next: Option<Next>,
-    /// The namespaces of the last sandbox, until somebody knows that it ended.
-    used: Vec<OwnedFd>,
+    /// The namespaces of the present sandbox, until somebody knows that it ended; in the order of
+    /// [`NAMESPACES`](super::warm::NAMESPACES).
+    namespaces: Vec<OwnedFd>,
     /// Warm interpreters by their numbers.
     interpreters: BTreeMap<u64, Interpreter>,
 }
@@ -208,7 +209,7 @@ impl<'a> Slot<'a> {
             fallbacks,
             ahead,
             next: None,
-            used: Vec::new(),
+            namespaces: Vec::new(),
             interpreters: BTreeMap::new(),
         };
         if ahead {
@@ -239,7 +240,7 @@ impl<'a> Slot<'a> {
                 return;
             }
             // The last hold on the dead sandbox's mounts: the kernel takes its time to undo them.
-            self.used.clear();
+            self.namespaces.clear();
             if matches!(report, Report::Interpreter(_)) {
                 continue;
             }
@@ -311,8 +312,9 @@ impl<'a> Slot<'a> {
         self.interpreters.remove(&request.number);
         let groups = self.cgroups.groups().at("open the control groups")?;
         let started = Interpreter::start(request, image, self.own_pidfd.as_fd(), &groups)?;
-        Ok(Report::Interpreter(started.map(|interpreter| {
+        Ok(Report::Interpreter(started.map(|(interpreter, held)| {
             self.interpreters.insert(request.number, interpreter);
+            held
         })))
     }
 
@@ -332,7 +334,7 @@ impl<'a> Slot<'a> {
         let Some(next) = self.next.take() else {
             return Err(bad_message()).at("clone the sandbox");
         };
-        self.used = next.prepared();
+        self.namespaces = next.prepared();
         self.shared.set_outside(1 + self.interpreters.len() as u64);
         let mut watch = Watch::new(&self.cgroups, self.shared, job, self.cpus);
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
@@ -342,33 +344,33 @@ impl<'a> Slot<'a> {
         }
         drop(borrowed);
         drop(fds);
-        let mut lending = job.lent.as_ref().map(|lent| Lending {
+        let mut lending = job.lent.map(|lent| Lending {
             job,
             lent,
             interpreter: self.interpreters.get(&lent.number),
             held,
-            start: Start::Cold,
+            stage: Stage::Building,
             asked: false,
+            done: false,
+            start: Start::Cold,
             failed: None,
         });
         let verdict = wait(self, &next, socket, &mut watch, &mut lending)?;
         if verdict == Verdict::Orphaned {
             sys::exit_now(0);
         }
-        let (start, failed) = lending.map(Lending::finish).unwrap_or_default();
-        if failed.as_ref().is_some_and(|failure| failure.interpreter_is_gone)
-            && let Some(lent) = &job.lent
-        {
+        let ended_ns = sys::now_ns();
+        let (start, lost, failed) = lending.map(Lending::finish).unwrap_or_default();
+        if lost && let Some(lent) = job.lent {
             self.interpreters.remove(&lent.number);
         }
-        let ended_ns = sys::now_ns();
         if let Some((step, errno)) = self.shared.failed() {
             return Ok(Report::Failed { step: step.to_owned(), errno });
         }
-        if let Some(Failure { step, errno, .. }) = failed {
+        if let Some((step, errno)) = failed.filter(|_| verdict == Verdict::Ended) {
             return Ok(Report::Failed { step, errno });
         }
-        Ok(watch.report(verdict, start, received_ns, ended_ns))
+        Ok(watch.report(verdict, (start, lost), received_ns, ended_ns))
     }
 
     /// Opens directories by path, in the host's mount namespace.
@@ -419,115 +421,96 @@ impl<'a> Slot<'a> {
 /// A job whose process an interpreter may fork.
 struct Lending<'a> {
     job: &'a Job<'a>,
-    lent: &'a Lent<'a>,
+    lent: Lent,
     interpreter: Option<&'a Interpreter>,
     /// Stdio and channels, until the interpreter or nobody needs them.
     held: Vec<OwnedFd>,
-    start: Start,
-    /// Whether the interpreter owes a last word.
+    stage: Stage,
+    /// Whether the interpreter has taken the command, and whether it has said that it is done.
     asked: bool,
-    failed: Option<Failure>,
+    done: bool,
+    start: Start,
+    failed: Option<(String, i32)>,
 }
 
-/// Why an interpreter's fork did not become the command's process.
-struct Failure {
-    step: String,
-    errno: i32,
-    interpreter_is_gone: bool,
+/// How far a lent sandbox has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Pid 1 builds its tree.
+    Building,
+    /// The interpreter was asked for a process.
+    Asked,
+    /// There is a process, or there will be none.
+    Settled,
 }
 
 impl Lending<'_> {
-    /// Takes what pid 1 lends and has the interpreter fork; if that can't be, pid 1 goes on alone.
+    /// Pid 1 has built its tree: has the interpreter fork, or else pid 1 execute the command.
     fn lend(&mut self, slot: &Slot<'_>, pid_1: &OwnedFd) {
-        if wire::receive(pid_1, &mut [0; 8]).is_ok_and(|(length, _)| length == 0) {
+        if !wire::receive(pid_1, &mut [0; 8]).is_ok_and(|(length, _)| length > 0) {
             // It is dead.
+            self.stage = Stage::Settled;
             return;
         }
         let asked = match self.interpreter {
-            None => Err("the warm interpreter is gone".to_owned()),
-            Some(interpreter) => self
-                .ask(slot, interpreter)
-                .map_err(|e| format!("the warm interpreter takes no command: {e}")),
+            None => Err("it is gone".to_owned()),
+            Some(interpreter) => self.ask(slot, interpreter).map_err(|e| e.to_string()),
         };
         self.held.clear();
-        match asked {
-            Ok(()) => self.asked = true,
-            Err(why) => self.refuse(pid_1, why),
-        }
+        self.asked = asked.is_ok();
+        self.stage = match asked {
+            Ok(()) => Stage::Asked,
+            Err(why) => {
+                self.interpreter = None;
+                self.start = Start::ColdInstead(format!("the warm interpreter: {why}"));
+                let _ = wire::send(pid_1, &setup::EXECUTE.to_le_bytes(), &[]);
+                Stage::Settled
+            }
+        };
     }
 
     fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter) -> io::Result<()> {
-        let fds = self.held.iter().chain(&slot.used).map(AsFd::as_fd);
+        let fds = self.held.iter().chain(&slot.namespaces).map(AsFd::as_fd);
         let clock = slot.cgroups.get(Role::CpuUsage).map(AsFd::as_fd);
         let fds: Vec<_> = fds.chain(clock).collect();
         let limits = setup::resources(self.job, &slot.cgroups, slot.shared);
-        let filter = sys::bytes_of(slot.seccomp);
-        interpreter.ask(self.job, self.lent, &limits, filter, &fds)
-    }
-
-    fn refuse(&mut self, pid_1: &OwnedFd, why: String) {
-        self.start = Start::ColdInstead(why);
-        let _ = wire::send(pid_1, setup::EXECUTE, &[]);
+        interpreter.ask(self.job, self.lent, &limits, sys::bytes_of(slot.seccomp), &fds)
     }
 
     /// Hears the interpreter; returns whether the sandbox is to be ended.
-    fn hear(
-        &mut self,
-        said: Said,
-        pid_1: &OwnedFd,
-        shared: &Shared,
-        watch: &mut Watch<'_>,
-    ) -> bool {
+    fn hear(&mut self, said: Said, pid_1: &OwnedFd, shared: &Shared) -> bool {
         match said {
-            Said::Forked(pid) => {
-                watch.also(pid);
-                let _ = wire::send(pid_1, setup::BORROWED, &[]);
-                return false;
-            }
-            Said::Started(now_ns) => {
+            Said::Done => self.done = true,
+            Said::Started { now_ns, pid } => {
+                self.stage = Stage::Settled;
                 self.start = Start::Warm;
                 shared.set_started(now_ns);
-                return false;
-            }
-            Said::No(why) => {
-                self.asked = false;
-                self.refuse(pid_1, why);
-                return false;
+                let _ = wire::send(pid_1, &pid.to_le_bytes(), &[]);
             }
             Said::Failed { step, errno } => {
-                self.failed = Some(Failure { step, errno, interpreter_is_gone: false });
+                self.stage = Stage::Settled;
+                self.failed = Some((step, errno));
             }
-            Said::Ended(status, used) => {
-                self.asked = false;
-                watch.borrowed(used);
-                if self.failed.is_none() {
-                    shared.set_ended(status);
-                }
-            }
-            Said::Ready | Said::Gone => {
-                self.asked = false;
-                self.failed = Some(Failure {
-                    step: "run the command: the warm interpreter ended".to_owned(),
-                    errno: libc::EPIPE,
-                    interpreter_is_gone: true,
-                });
+            _ => {
+                self.stage = Stage::Settled;
+                self.interpreter = None;
+                let step = "start the command: the warm interpreter ended".to_owned();
+                self.failed = Some((step, libc::EPIPE));
             }
         }
-        true
+        self.failed.is_some()
     }
 
-    /// Leaves the interpreter ready for the next job, once pid 1 is dead and all its namespace.
-    fn finish(mut self) -> (Start, Option<Failure>) {
-        if self.asked && self.interpreter.is_none_or(|i| i.settle() == Said::Gone) {
-            let step = "end the command: the warm interpreter does not answer".to_owned();
-            self.failed = Some(Failure { step, errno: libc::EPIPE, interpreter_is_gone: true });
-        }
-        (self.start, self.failed)
+    /// Leaves the interpreter ready for the next job, once all of the sandbox is dead. Returns how
+    /// the process started, whether there is no interpreter any more, and why there was no process.
+    fn finish(self) -> (Start, bool, Option<(String, i32)>) {
+        let ready = self.interpreter.is_some_and(|it| !self.asked || it.settle(self.done));
+        (self.start, !ready, self.failed)
     }
 }
 
-/// Waits for pid 1 of a sandbox; kills it at a limit, on cancellation, when a borrowed process is
-/// done, or when the service is gone.
+/// Waits for pid 1 of a sandbox; kills it at a limit, on cancellation, when it gets no process, or
+/// when the service is gone.
 fn wait(
     slot: &Slot<'_>,
     next: &Next,
@@ -537,21 +520,19 @@ fn wait(
 ) -> Result<Verdict, StepError> {
     let mut verdict = Verdict::Ended;
     let mut killed = false;
-    // Whether pid 1 may still lend something.
-    let mut builds = lending.is_some();
     loop {
         let timeout = watch.next_look();
         let timeout =
             Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
-        let asked = lending.as_ref().filter(|lending| lending.asked);
-        let interpreter = asked.and_then(|lending| lending.interpreter);
         let mut fds = vec![PollFd::new(&next.pidfd, PollFlags::IN)];
+        let stage = lending.as_ref().map_or(Stage::Settled, |lending| lending.stage);
+        let interpreter = lending.as_ref().and_then(|lending| lending.interpreter);
         if !killed {
             fds.push(PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP));
-            if let Some(interpreter) = interpreter {
-                fds.push(PollFd::new(&interpreter.socket, PollFlags::IN));
-            } else if builds {
-                fds.push(PollFd::new(&next.socket, PollFlags::IN));
+            match (stage, interpreter) {
+                (Stage::Building, _) => fds.push(PollFd::new(&next.socket, PollFlags::IN)),
+                (Stage::Asked, Some(it)) => fds.push(PollFd::new(&it.socket, PollFlags::IN)),
+                _ => {}
             }
         }
         match poll(&mut fds, (!killed).then_some(&timeout)) {
@@ -559,7 +540,7 @@ fn wait(
             Err(e) => return Err(e).at("wait for the sandbox"),
         }
         let ready = |place: usize| fds.get(place).is_some_and(|fd| !fd.revents().is_empty());
-        let (is_dead, has_message, is_heard) = (ready(0), ready(1), ready(2));
+        let (is_dead, is_called, is_lending) = (ready(0), ready(1), ready(2));
         if is_dead {
             watch.used = sys::wait_pidfd(next.pidfd.as_fd()).at("reap the sandbox")?;
             return Ok(verdict);
@@ -567,19 +548,16 @@ fn wait(
         if killed {
             continue;
         }
-        if has_message {
+        if is_called {
             let mut byte = [0; 8];
             verdict = match wire::receive(socket, &mut byte) {
                 Ok((0, _)) | Err(_) => Verdict::Orphaned,
                 Ok(_) => Verdict::Cancelled,
             };
-        } else if is_heard && let Some(lending) = lending {
-            if let Some(interpreter) = interpreter {
-                let said = interpreter.listen();
-                killed = lending.hear(said, &next.socket, slot.shared, watch);
-            } else {
-                builds = false;
-                lending.lend(slot, &next.socket);
+        } else if is_lending && let Some(lending) = lending {
+            match interpreter.filter(|_| stage == Stage::Asked) {
+                Some(it) => killed = lending.hear(it.listen(), &next.socket, slot.shared),
+                None => lending.lend(slot, &next.socket),
             }
         } else {
             verdict = watch.look(next.pid);

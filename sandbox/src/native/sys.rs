@@ -411,13 +411,6 @@ pub(super) fn execute(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Er
     io::Error::last_os_error()
 }
 
-/// Says whether the kernel itself reaps the children of this process, as they die.
-pub(super) fn ignore_children(ignore: bool) {
-    let action = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
-    // SAFETY: neither action calls anything of ours.
-    unsafe { libc::signal(libc::SIGCHLD, action) };
-}
-
 /// Registers a descriptor, made non-blocking, with the tokio runtime around.
 pub(super) fn watch(
     fd: OwnedFd,

@@ -6,25 +6,28 @@ join the slot's control groups, where forks then are from birth on. Each later o
 a sandbox that is ready and lacks a process; its layout is that of `request` in warm.rs. Each of ours
 begins with a letter:
 
-    +            ready: the modules are imported; or, the second time, the groups are joined
-    - why        no: not able to start, or this command had better be executed
-    F pid        forked; what follows is the fork's
-    S time       about to run the script, at this time of the monotonic clock, in nanoseconds
-    X errno step the fork could not enter the sandbox
-    E status     the fork is dead, with its CPU nanoseconds and most resident bytes: the last word
-                 on a command that was not refused
+    + names      ready: these modules are imported (a line each; blank before the standard library's)
+    J            joined
+    - why        not able to start
+    S time pid   the command's process, of this id in the sandbox, is about to run the script, at this
+                 time of the monotonic clock, in nanoseconds
+    X errno step the process could not be made; the errno may be 0
+    D            done with the command, in any case: whoever still speaks of it is in the sandbox
 
-The fork gives up every right before it reads a byte of the sandbox. It leaves this module and
-becomes what `python OPTIONS SCRIPT ARG...` would be, standing just before the script's first line.
+A fork enters the sandbox's process namespace and forks once more; the second is an orphan, which
+pid 1 of the sandbox adopts as it would a child. It gives up every right before it reads a byte of
+the work tree. Then it leaves this module and becomes what `python OPTIONS SCRIPT ARG...` would be,
+standing just before the script's first line.
 """
 
+import _socket
 import builtins
 import ctypes
+import errno
 import fcntl
 import gc
 import os
 import resource
-import socket
 import struct
 import sys
 import time
@@ -34,13 +37,16 @@ ABOVE = 200  # descriptors from here on are out of the way of those that a comma
 MAX_DATAGRAM = 48 << 10
 MAX_FDS = 200
 IN_FILE = 2
+OOM_SCORE = 500  # as in setup.rs
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 CAPABILITY_VERSION_3 = 0x20080522
 # In the order in which they come: mount, network, ipc, uts, cgroup.
 NAMESPACES = 0x00020000, 0x40000000, 0x08000000, 0x04000000, 0x02000000
 CLONE_NEWPID = 0x20000000
-OOM_SCORE = 500  # as in setup.rs
+
+STANDARD = getattr(sys, "stdlib_module_names", frozenset())
+COMPILED = {}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,13 +63,11 @@ class Request:
             with open(fds.pop(), "rb") as file:
                 file.seek(0)
                 message = b"-" + file.read()
-        self.rest, self.fds = message[1:], fds
+        self.message, self.at, self.fds = message, 1, fds
         self.argv = [os.fsdecode(part) for part in self.list(self.bytes)]
         self.cwd = self.bytes()
         self.limits = self.list(lambda: (self.u64(), self.u64()))
         self.filter = self.bytes()
-        self.names = {os.fsdecode(name) for name in self.list(self.bytes)}
-        self.nested = {os.fsdecode(name) for name in self.list(self.bytes)}
         numbers = self.list(self.u64)
         first = 3 + len(numbers)
         self.stdio, self.channels = fds[:3], list(zip(fds[3:first], numbers))
@@ -71,14 +75,14 @@ class Request:
         self.clocks = fds[first + 6 :]
 
     def u64(self):
-        (number,) = struct.unpack_from("<Q", self.rest)
-        self.rest = self.rest[8:]
+        (number,) = struct.unpack_from("<Q", self.message, self.at)
+        self.at += 8
         return number
 
     def bytes(self):
         length = self.u64()
-        part, self.rest = self.rest[:length], self.rest[length:]
-        return part
+        self.at += length
+        return self.message[self.at - length : self.at]
 
     def list(self, item):
         return [item() for _ in range(self.u64())]
@@ -90,9 +94,7 @@ def step(name, result):
         raise Failed(name, ctypes.get_errno())
 
 
-def fork(request):
-    """Forks into the sandbox's process namespace; returns 0 in the fork."""
-    step("enter the process namespace", libc.setns(request.pid_namespace, CLONE_NEWPID))
+def fork():
     try:
         return os.fork()
     except OSError as error:
@@ -127,8 +129,9 @@ def enter(request):
         at = "set a resource limit"
         for number, value in request.limits:
             most = resource.getrlimit(number)[1]
-            value = value if most == resource.RLIM_INFINITY else min(value, most)
-            resource.setrlimit(number, (value, value))
+            if most == resource.RLIM_INFINITY:
+                most = 2**63 - 1
+            resource.setrlimit(number, (min(value, most),) * 2)
     except OSError as error:
         raise Failed(at, error.errno)
     header, none = struct.pack("<Ii", CAPABILITY_VERSION_3, 0), bytes(24)
@@ -140,24 +143,14 @@ def enter(request):
 
 
 def receive(channel):
-    message, ancillary, _, _ = channel.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(MAX_FDS * 4))
+    message, ancillary, _, _ = channel.recvmsg(MAX_DATAGRAM, _socket.CMSG_SPACE(MAX_FDS * 4))
     fds = [
         fd
         for level, kind, data in ancillary
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
         for (fd,) in struct.iter_unpack("@i", data[: len(data) // 4 * 4])
     ]
     return message, fds
-
-
-def clash(request):
-    """Returns why the command may find other modules than a cold interpreter, or None."""
-    held = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
-    held -= set(sys.builtin_module_names)
-    # A package's own `types.py` is nobody's `types`; its own copy of a dependency may become one.
-    shadowed = held & request.names or (held - STANDARD) & request.nested
-    if shadowed:
-        return "the work tree has a module `%s`, which the interpreter holds" % min(shadowed)
 
 
 def preload(modules):
@@ -178,69 +171,74 @@ def preload(modules):
     gc.freeze()
 
 
+def held():
+    """Returns the names of the modules that code could mean others by."""
+    names = {name.partition(".")[0] for name in sys.modules} - {"__main__"}
+    names -= set(sys.builtin_module_names)
+    return "\n".join(" " + name if name in STANDARD else name for name in names)
+
+
 def join(groups):
     for group in groups:
         os.write(group, b"0")
         os.close(group)
 
 
-COMPILED = {}
-STANDARD = getattr(sys, "stdlib_module_names", frozenset())
-
-
 def serve(channel):
-    """Answers requests. Returns in the fork of one, with its arguments."""
+    """Answers requests. Returns in the process of one, with its arguments."""
     problem = preload(sys.argv[1:])
-    channel.send(b"-" + problem.encode() if problem else b"+")
+    channel.send(b"-" + problem.encode("utf-8", "replace")[:1000] if problem else b"+" + held().encode())
     join(receive(channel)[1])
-    channel.send(b"+")
+    channel.send(b"J")
     while True:
         message, fds = receive(channel)
         if not message:
             os._exit(0)
         request = Request(message, fds)
-        why = clash(request)
+        # Closed at our end when the first fork is gone, for the second to read.
+        gone, going = os.pipe()
         pid = 0
-        if why:
-            channel.send(b"-" + why.encode("utf-8", "replace")[:1000])
+        try:
+            name = "enter the process namespace"
+            step(name, libc.setns(request.pid_namespace, CLONE_NEWPID))
+            pid = fork()
+        except Failed as failed:
+            tell(channel, failed)
         else:
-            try:
-                pid = fork(request)
-            except Failed as failed:
-                tell(channel, failed)
-            else:
-                if pid == 0:
-                    become(request, channel)
-                    return request.argv
-                channel.send(struct.pack("<cQ", b"F", pid))
+            if pid == 0:
+                become(request, channel, gone, going)
+                return request.argv
         # The pipes of a command end with its processes.
         for fd in request.fds:
             os.close(fd)
-        if not why:
-            channel.send(struct.pack("<ciQQ", b"E", *reap(pid)))
+        if pid:
+            os.waitpid(pid, 0)
+        os.close(going)
+        os.close(gone)
+        channel.send(b"D")
 
 
-def reap(pid):
-    """Returns wait status, CPU nanoseconds and most resident bytes of a fork, if there is one."""
-    if not pid:
-        return 0, 0, 0
-    _, status, used = os.wait4(pid, 0)
-    return status, int((used.ru_utime + used.ru_stime) * 1e9), used.ru_maxrss * 1024
-
-
-def become(request, channel):
+def become(request, channel, gone, going):
+    """Makes the first fork the second, and that the command's process."""
     try:
+        if fork() != 0:
+            os._exit(0)
+        os.close(going)
+        os.read(gone, 1)
         enter(request)
+        channel.send(struct.pack("<cQi", b"S", time.monotonic_ns(), os.getpid()))
+        channel.close()
     except Failed as failed:
         tell(channel, failed)
         os._exit(1)
-    channel.send(struct.pack("<cQ", b"S", time.monotonic_ns()))
-    channel.close()
+    except BaseException as error:
+        tell(channel, Failed("enter the sandbox: %r" % error, errno.EINVAL))
+        os._exit(1)
 
 
 def tell(channel, failed):
-    name, errno = failed.args
-    channel.send(struct.pack("<ci", b"X", errno) + name.encode())
+    name, number = failed.args
+    channel.send(struct.pack("<ci", b"X", number) + name.encode("utf-8", "replace")[:1000])
 
 
 def begin(argv):
@@ -248,8 +246,14 @@ def begin(argv):
     script = argv[0]
     sys.orig_argv[:] = sys.orig_argv[: sys.orig_argv.index(__file__)] + argv
     sys.argv[:] = argv
+    # Of folders that were not there yet.
+    for path in [path for path, finder in sys.path_importer_cache.items() if finder is None]:
+        del sys.path_importer_cache[path]
+    threading = sys.modules.get("threading")
+    if threading:
+        threading.main_thread()._set_native_id()
     main = type(sys)("__main__")
-    main.__file__, main.__builtins__ = script, builtins
+    main.__annotations__, main.__builtins__, main.__file__, main.__cached__ = {}, builtins, script, None
     sys.modules["__main__"] = main
     with open(script, "rb") as file:
         source = file.read()
@@ -258,6 +262,6 @@ def begin(argv):
     return code or compile(source, script, "exec"), vars(main)
 
 
-channel = socket.socket(fileno=fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, ABOVE))
+channel = _socket.socket(fileno=fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, ABOVE))
 os.close(3)
 exec(*begin(serve(channel)))

@@ -25,7 +25,7 @@ use super::{
     job::{Job, Lent, NewInterpreter},
     setup,
     shared::{AtStep, StepError},
-    sys::{self, Cloned, Used},
+    sys::{self, Cloned},
     wire::{self, Writer},
 };
 
@@ -35,8 +35,8 @@ const PROGRAM: &[u8] = include_bytes!("warm.py");
 pub(super) const PATH: &str = "/assay/warm.py";
 /// How long an interpreter may take to import what it is told to.
 const IMPORTS: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
-/// How long a dead fork may take to be reaped.
-const REAPING: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+/// How long an interpreter may take to be done with a command whose sandbox is dead.
+const DONE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// What a process has to enter to be in a sandbox, in the order in which `warm.py` has them.
 pub(super) const NAMESPACES: [&str; 6] = ["mnt", "net", "ipc", "uts", "cgroup", "pid"];
@@ -47,39 +47,47 @@ pub(super) struct Interpreter {
     pidfd: OwnedFd,
 }
 
-/// What an interpreter says.
+/// What an interpreter, or a fork of it, says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    Ready,
-    /// It can't, or had better not.
+    /// It holds modules of these names.
+    Ready(Vec<u8>),
+    Joined,
+    /// It can't start.
     No(String),
-    /// The fork's process id, seen from the slot.
-    Forked(i32),
-    /// The fork is in its sandbox and runs the script since then.
-    Started(u64),
-    /// The fork could not enter its sandbox.
+    /// The command's process, of this id in its sandbox, runs the script since then.
+    Started {
+        now_ns: u64,
+        pid: i32,
+    },
+    /// There is no such process.
     Failed {
         step: String,
         errno: i32,
     },
-    /// The fork is dead, with this wait status.
-    Ended(i32, Used),
+    /// The interpreter is done with the command.
+    Done,
+    /// Nothing in time.
+    Silence,
     /// There is no interpreter any more.
     Gone,
 }
 
 impl Interpreter {
-    /// Starts an interpreter on the image behind `image` and waits until it is ready. The inner
-    /// error is why it is none.
+    /// Starts an interpreter on the image behind `image` and waits until it is ready. Returns with
+    /// it the names of the modules that it holds; the inner error is why it is none.
     pub(super) fn start(
         request: &NewInterpreter<'_>,
         image: &OwnedFd,
         slot: BorrowedFd<'_>,
         groups: &[OwnedFd],
-    ) -> Result<Result<Self, String>, StepError> {
+    ) -> Result<Result<(Self, Vec<u8>), String>, StepError> {
+        // Namespaces of its own: what a sandbox leaves in its ipc namespace must not live on in ours.
+        let namespaces =
+            libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET | libc::CLONE_NEWUTS;
         let (socket, theirs) = wire::pair().at("make a socket pair")?;
         // SAFETY: a slot has one thread.
-        let cloned = unsafe { sys::clone3(libc::CLONE_NEWNS, None) };
+        let cloned = unsafe { sys::clone3(namespaces, None) };
         let Cloned::Parent { pidfd, .. } = cloned.at("clone the interpreter")? else {
             drop(socket);
             let Err(e) = become_interpreter(request, image, &theirs, slot);
@@ -88,19 +96,21 @@ impl Interpreter {
         };
         drop(theirs);
         let interpreter = Self { socket, pidfd };
-        match interpreter.wait(&IMPORTS) {
-            Said::Ready => {}
+        let late = || io::Error::from_raw_os_error(libc::ETIMEDOUT);
+        let held = match interpreter.wait(&IMPORTS) {
+            Said::Ready(held) => held,
             Said::No(why) => return Ok(Err(why)),
+            Said::Silence => return Err(late()).at("wait for the interpreter's imports"),
             _ => return Ok(Err("it ended while it imported its modules".to_owned())),
-        }
+        };
         // Not before: what it holds by now is not the sandboxes' memory.
         let groups: Vec<_> = groups.iter().map(AsFd::as_fd).collect();
         wire::send(&interpreter.socket, b"J", &groups)
             .at("have the interpreter join its groups")?;
-        Ok(match interpreter.wait(&IMPORTS) {
-            Said::Ready => Ok(interpreter),
-            _ => Err("it can't join the slot's control groups".to_owned()),
-        })
+        match interpreter.wait(&IMPORTS) {
+            Said::Joined => Ok(Ok((interpreter, held))),
+            _ => Err(late()).at("have the interpreter join its groups"),
+        }
     }
 
     /// Has the interpreter fork into a sandbox. `fds` are stdio and channels, the sandbox's
@@ -108,7 +118,7 @@ impl Interpreter {
     pub(super) fn ask(
         &self,
         job: &Job<'_>,
-        lent: &Lent<'_>,
+        lent: Lent,
         limits: &[(u32, u64)],
         seccomp: &[u8],
         fds: &[BorrowedFd<'_>],
@@ -125,7 +135,7 @@ impl Interpreter {
 
     /// Receives what the interpreter says next.
     pub(super) fn listen(&self) -> Said {
-        let mut buffer = [0; 2048];
+        let mut buffer = vec![0; wire::MAX_DATAGRAM];
         loop {
             match wire::receive(&self.socket, &mut buffer) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -135,21 +145,28 @@ impl Interpreter {
         }
     }
 
-    /// Waits for the last word on a command whose sandbox is dead.
-    pub(super) fn settle(&self) -> Said {
+    /// Waits until the interpreter is done with a command whose sandbox is dead, if it is not yet,
+    /// and hears what was said of it until then. Returns whether it is ready for another.
+    pub(super) fn settle(&self, mut done: bool) -> bool {
         loop {
-            let said = self.wait(&REAPING);
-            if matches!(said, Said::Ended(..) | Said::No(_) | Said::Gone) {
-                return said;
+            let most = if done { Timespec { tv_sec: 0, tv_nsec: 0 } } else { DONE };
+            match self.wait(&most) {
+                Said::Done => done = true,
+                Said::Silence => return done,
+                Said::Gone => return false,
+                _ => {}
             }
         }
     }
 
     fn wait(&self, most: &Timespec) -> Said {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
-        match poll(&mut fds, Some(most)) {
-            Ok(0) => Said::Gone,
-            _ => self.listen(),
+        loop {
+            match poll(&mut fds, Some(most)) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) => return Said::Silence,
+                _ => return self.listen(),
+            }
         }
     }
 }
@@ -162,13 +179,11 @@ impl Drop for Interpreter {
 }
 
 /// Encodes a command as `warm.py` reads it.
-fn request(job: &Job<'_>, lent: &Lent<'_>, limits: &[(u32, u64)], seccomp: &[u8]) -> Vec<u8> {
+fn request(job: &Job<'_>, lent: Lent, limits: &[(u32, u64)], seccomp: &[u8]) -> Vec<u8> {
     let mut to = Writer(vec![wire::INLINE]);
-    let list = |to: &mut Writer, items: &[&[u8]]| {
-        to.u64(items.len() as u64);
-        items.iter().for_each(|item| to.bytes(item));
-    };
-    list(&mut to, job.argv.get(lent.script..).unwrap_or_default());
+    let argv = job.argv.get(lent.script..).unwrap_or_default();
+    to.u64(argv.len() as u64);
+    argv.iter().for_each(|argument| to.bytes(argument));
     to.bytes(setup::start_directory(job).as_os_str().as_bytes());
     to.u64(limits.len() as u64);
     for (resource, value) in limits {
@@ -176,8 +191,6 @@ fn request(job: &Job<'_>, lent: &Lent<'_>, limits: &[(u32, u64)], seccomp: &[u8]
         to.u64(*value);
     }
     to.bytes(seccomp);
-    list(&mut to, &lent.reachable);
-    list(&mut to, &lent.nested);
     to.u64(job.channels.len() as u64);
     job.channels.iter().for_each(|number| to.u64(*number as u64));
     to.0
@@ -190,15 +203,12 @@ pub(super) fn said(message: &[u8]) -> Option<Said> {
     let number = |bytes: &[u8]| Some(u64::from_le_bytes(*bytes.first_chunk()?));
     let short = |bytes: &[u8]| Some(i32::from_le_bytes(*bytes.first_chunk()?));
     Some(match letter {
-        b'+' => Said::Ready,
+        b'+' => Said::Ready(rest.to_vec()),
+        b'J' => Said::Joined,
         b'-' => Said::No(text(rest)),
-        b'F' => Said::Forked(number(rest)? as i32),
-        b'S' => Said::Started(number(rest)?),
+        b'S' => Said::Started { now_ns: number(rest)?, pid: short(rest.get(8..)?)? },
         b'X' => Said::Failed { step: text(rest.get(4..)?), errno: short(rest)? },
-        b'E' => {
-            let (cpu_ns, largest_bytes) = (number(rest.get(4..)?)?, number(rest.get(12..)?)?);
-            Said::Ended(short(rest)?, Used { cpu_ns, largest_bytes })
-        }
+        b'D' => Said::Done,
         _ => return None,
     })
 }
@@ -240,23 +250,21 @@ mod tests {
 
     #[test]
     fn understands_the_interpreter_and_nothing_else() {
-        let ended = [&b"E"[..], &9i32.to_le_bytes(), &7u64.to_le_bytes(), &8u64.to_le_bytes()];
-        let used = Used { cpu_ns: 7, largest_bytes: 8 };
+        let started = [&b"S"[..], &6u64.to_le_bytes(), &3i32.to_le_bytes()].concat();
         let cases = [
-            (b"+".to_vec(), Some(Said::Ready)),
+            (b"+ json\nx".to_vec(), Some(Said::Ready(b" json\nx".to_vec()))),
+            (b"J".to_vec(), Some(Said::Joined)),
             (b"-no".to_vec(), Some(Said::No("no".into()))),
-            ([&b"F"[..], &5u64.to_le_bytes()].concat(), Some(Said::Forked(5))),
-            ([&b"S"[..], &6u64.to_le_bytes()].concat(), Some(Said::Started(6))),
+            (started, Some(Said::Started { now_ns: 6, pid: 3 })),
             (
                 [&b"X"[..], &13i32.to_le_bytes(), b"join"].concat(),
                 Some(Said::Failed { step: "join".into(), errno: 13 }),
             ),
-            (ended.concat(), Some(Said::Ended(9, used))),
+            (b"D".to_vec(), Some(Said::Done)),
             (b"".to_vec(), None),
             (b"?".to_vec(), None),
-            (b"F123".to_vec(), None),
+            (b"S12345678901".to_vec(), None),
             (b"X1".to_vec(), None),
-            (b"E1234".to_vec(), None),
         ];
         for (message, expected) in cases {
             assert_eq!(said(&message), expected, "{message:?}");

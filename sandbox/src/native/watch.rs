@@ -54,10 +54,6 @@ pub(super) struct Watch<'a> {
     seen_memory: u64,
     /// What the kernel told when pid 1 was reaped.
     pub(super) used: Used,
-    /// The command's process, where pid 1 is not its parent.
-    also: Option<i32>,
-    /// What the kernel told when that one was reaped.
-    borrowed: Used,
 }
 
 impl<'a> Watch<'a> {
@@ -86,20 +82,7 @@ impl<'a> Watch<'a> {
             last: Totals::default(),
             seen_memory: 0,
             used: Used::default(),
-            also: None,
-            borrowed: Used::default(),
         }
-    }
-
-    /// Has another process looked at, and what descends from it.
-    pub(super) fn also(&mut self, pid: i32) {
-        self.also = Some(pid);
-    }
-
-    /// Counts what the other process used, now that it is dead.
-    pub(super) fn borrowed(&mut self, used: Used) {
-        self.borrowed = used;
-        self.also = None;
     }
 
     /// Returns how long the slot may sleep before the next [`look`](Self::look).
@@ -123,14 +106,11 @@ impl<'a> Watch<'a> {
         let wall_is_over = self.wall_left_ns() == 0;
         let has_pressure = self.cgroups.has(Role::Pressure);
         if !self.counts_cpu() || !self.counts_memory() || (wall_is_over && !has_pressure) {
-            self.last = proc::totals(&[Some(pid), self.also]);
+            self.last = proc::totals(pid);
             self.seen_memory = self.seen_memory.max(self.last.resident_bytes);
         }
         let limit = self.limits.memory_bytes;
-        if !self.counts_memory()
-            && self.last.resident_bytes > limit
-            && proc::memory(&[Some(pid), self.also]) > limit
-        {
+        if !self.counts_memory() && self.last.resident_bytes > limit && proc::memory(pid) > limit {
             return Verdict::Limit(LimitKind::Memory);
         }
         if self.cpu_ns() > self.limits.cpu_ns {
@@ -159,7 +139,7 @@ impl<'a> Watch<'a> {
     pub(super) fn report(
         &self,
         verdict: Verdict,
-        start: Start,
+        (start, lost): (Start, bool),
         received_ns: u64,
         ended_ns: u64,
     ) -> Report {
@@ -198,19 +178,16 @@ impl<'a> Watch<'a> {
                 .cgroups
                 .number(Role::MemoryPeak)
                 .filter(|_| self.has_peak)
-                .map_or_else(
-                    || {
-                        let reaped = self.used.largest_bytes.max(self.borrowed.largest_bytes);
-                        self.seen_memory.max(reaped)
-                    },
-                    |peak| peak.saturating_sub(self.memory_base),
-                ),
+                .map_or(self.seen_memory.max(self.used.largest_bytes), |peak| {
+                    peak.saturating_sub(self.memory_base)
+                }),
             setup_ns: started_ns.saturating_sub(received_ns),
             pids_refused: self
                 .cgroups
                 .keyed(Role::PidsEvents, "max")
                 .map_or(0, |refused| refused.saturating_sub(self.refused_base)),
             start,
+            lost,
         })
     }
 
@@ -237,7 +214,7 @@ impl<'a> Watch<'a> {
         }
         match self.cgroups.keyed(Role::CpuStat, "usage_usec") {
             Some(us) => (us * 1000).saturating_sub(self.cpu_base_ns),
-            None => self.last.cpu_ns.max(self.used.cpu_ns + self.borrowed.cpu_ns),
+            None => self.last.cpu_ns.max(self.used.cpu_ns),
         }
     }
 
