@@ -81,6 +81,7 @@ fixed! {
     PatchTouchesTests "patch.touches_tests" BOOL |f| bool(f.record.patch.touches_tests);
     RunWall "run.wall_s" AMOUNT |f| f.whole(number(f.record.usage.wall_s));
     RunCpu "run.cpu_s" AMOUNT |f| f.whole(number(f.record.usage.cpu_s));
+    RunStalled "run.stalled_s" AMOUNT |f| f.whole(number(f.record.usage.stalled_s));
     // 0 where nothing can measure it: then nobody knows.
     RunPeak "run.peak_mb" AMOUNT |f| {
         f.whole(number(f.record.usage.peak_mb)).filter(|_| f.record.usage.peak_mb > 0.0)

@@ -348,6 +348,11 @@ pub struct Usage {
     pub cpu_s: f64,
     /// Most memory at a time, in MiB; 0 where nothing can measure it.
     pub peak_mb: f64,
+    /// How long it stood ready to run while others had the CPUs, in seconds; 0 for short runs and
+    /// where nothing can measure it. A number near `wall_s` tells of a noisy neighbour, or of many
+    /// threads of its own.
+    #[serde(default)]
+    pub stalled_s: f64,
     /// Whether a time limit ended it.
     pub timed_out: bool,
     /// Whether the memory limit ended it.

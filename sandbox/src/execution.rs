@@ -98,6 +98,10 @@ pub struct Usage {
     pub setup: Duration,
     /// Times that the fork of a process was refused because of the pids limit.
     pub pids_refused: u64,
+    /// How long some thread stood ready to run without a CPU, which neighbours or others of its own
+    /// had. Counted from the first look at a run (5 ms to 250 ms after its start); 0 for shorter
+    /// ones and where nothing can measure it.
+    pub stalled: Duration,
 }
 
 /// What confined a sandbox, so that a record can say it.

@@ -195,6 +195,7 @@ fn used(execution: &Execution) -> Usage {
         wall_s: usage.wall.as_secs_f64(),
         cpu_s: usage.cpu.as_secs_f64(),
         peak_mb: usage.peak_memory_bytes as f64 / f64::from(1 << 20),
+        stalled_s: usage.stalled.as_secs_f64(),
         timed_out: matches!(
             execution.termination,
             Termination::Limit(LimitKind::Wall | LimitKind::WallStarved | LimitKind::Cpu)
@@ -208,6 +209,7 @@ pub(super) fn add(sum: Usage, more: Usage) -> Usage {
         wall_s: sum.wall_s + more.wall_s,
         cpu_s: sum.cpu_s + more.cpu_s,
         peak_mb: sum.peak_mb.max(more.peak_mb),
+        stalled_s: sum.stalled_s + more.stalled_s,
         timed_out: sum.timed_out || more.timed_out,
         oom: sum.oom || more.oom,
     }

@@ -310,6 +310,7 @@ pub(super) struct Done {
     pub(super) peak_memory_bytes: u64,
     pub(super) setup_ns: u64,
     pub(super) pids_refused: u64,
+    pub(super) stalled_ns: u64,
     pub(super) start: Start,
     /// Whether the interpreter that it should have come from is gone.
     pub(super) lost: bool,
@@ -342,6 +343,7 @@ impl Report {
                 to.u64(done.peak_memory_bytes);
                 to.u64(done.setup_ns);
                 to.u64(done.pids_refused);
+                to.u64(done.stalled_ns);
                 match &done.start {
                     Start::Cold => to.u64(0),
                     Start::Warm => to.u64(1),
@@ -380,6 +382,7 @@ impl Report {
                 peak_memory_bytes: from.u64()?,
                 setup_ns: from.u64()?,
                 pids_refused: from.u64()?,
+                stalled_ns: from.u64()?,
                 start: match from.u64()? {
                     0 => Start::Cold,
                     1 => Start::Warm,

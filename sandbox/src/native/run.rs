@@ -131,6 +131,7 @@ fn execution(
             peak_memory_bytes: done.peak_memory_bytes,
             setup: Duration::from_nanos(done.setup_ns),
             pids_refused: done.pids_refused,
+            stalled: Duration::from_nanos(done.stalled_ns),
         },
         isolation: Isolation { backend: "native".to_owned(), fallbacks, start },
     }

@@ -120,12 +120,9 @@ impl<'a> Watch<'a> {
             return Verdict::Limit(LimitKind::Memory);
         }
         let pressure = self.cgroups.keyed(Role::Pressure, "total");
-        let base = *self.pressure_base.get_or_insert(pressure.unwrap_or(0));
+        self.pressure_base.get_or_insert(pressure.unwrap_or(0));
         if wall_is_over {
-            let stalled_ns = match pressure {
-                Some(pressure) => pressure.saturating_sub(base) * 1000,
-                None => self.last.delayed_ns,
-            };
+            let stalled_ns = self.stalled_ns(pressure);
             return Verdict::Limit(if starved(self.limits.wall_ns, self.cpu_ns(), stalled_ns) {
                 LimitKind::WallStarved
             } else {
@@ -186,9 +183,24 @@ impl<'a> Watch<'a> {
                 .cgroups
                 .keyed(Role::PidsEvents, "max")
                 .map_or(0, |refused| refused.saturating_sub(self.refused_base)),
+            stalled_ns: match self.pressure_base {
+                // Never looked at.
+                None => 0,
+                Some(_) => self.stalled_ns(self.cgroups.keyed(Role::Pressure, "total")),
+            },
             start,
             lost,
         })
+    }
+
+    /// Returns how long it stalled since the first look, given the present count of the pressure in
+    /// microseconds.
+    fn stalled_ns(&self, pressure: Option<u64>) -> u64 {
+        match (pressure, self.pressure_base) {
+            (Some(now), Some(base)) => now.saturating_sub(base) * 1000,
+            (Some(_), None) => 0,
+            (None, _) => self.last.delayed_ns,
+        }
     }
 
     fn wall_left_ns(&self) -> u64 {

@@ -292,6 +292,19 @@ async fn many_in_parallel_do_not_mix() {
 }
 
 #[tokio::test]
+async fn tells_how_long_it_stood_in_line() {
+    let Some(native) = native() else { return };
+    // Three for each CPU: at any time somebody waits.
+    let code = "import os, time\nend = time.monotonic() + 1.5\n\
+        for _ in range(3 * os.cpu_count() - 1):\n if os.fork() == 0: break\n\
+        while time.monotonic() < end: pass";
+    let execution = native.run(python(code)).await;
+    let usage = execution.usage;
+    assert!(usage.stalled > Duration::from_millis(300), "{}: {usage:?}", told(&execution));
+    assert!(usage.stalled < usage.wall * 3, "{usage:?}");
+}
+
+#[tokio::test]
 async fn reports_what_was_used() {
     let Some(native) = native() else { return };
     let code = "import time\nx = bytearray(150 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\n\
