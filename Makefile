@@ -41,5 +41,7 @@ lint: libtorch
 fmt:
 	cargo fmt --all
 
-bench: build rootfs
+bench: build rootfs docker ## what sandboxes cost, ours beside others
+	@scripts/peers.sh >/dev/null
 	$(BIN)/assay bench overhead
+	$(BIN)/assay bench sandbox

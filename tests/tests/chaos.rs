@@ -1,0 +1,217 @@
+//! Kills the service and what it starts, at random and under load: nothing is lost, nothing becomes a
+//! wrong number, nothing is left.
+//!
+//! `ASSAY_CHAOS_S` says for how many seconds (15); `ASSAY_CHAOS_SEED` repeats the order of kills.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use assay_proto::v1::{
+    EvaluateRequest, EvaluateResult, GetResultsRequest, Outcome,
+    reward_service_client::RewardServiceClient, submission::Kind,
+};
+use assay_tests::{Footprint, PATIENCE, Service, passed, request, skipped};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_assay-under-test");
+const RUN: &str = "chaos";
+/// Requests in flight.
+const CLIENTS: usize = 6;
+
+/// Number `n`: every third is wrong, all are different, each takes a moment.
+fn numbered(n: u32) -> EvaluateRequest {
+    let wrong = u32::from(is_wrong(n));
+    let source = format!(
+        "import time\ndef add(a, b):\n    time.sleep(0.01)\n    return a + b + {wrong}  # {n}"
+    );
+    let request = request(&format!("chaos-{n}"), "katas.add", Kind::Source(source));
+    EvaluateRequest { run_id: RUN.into(), ..request }
+}
+
+fn is_wrong(n: u32) -> bool {
+    n.is_multiple_of(3)
+}
+
+/// Asks until there is an answer, whoever dies meanwhile.
+async fn insist(
+    n: u32,
+    service: &mut watch::Receiver<RewardServiceClient<Channel>>,
+) -> EvaluateResult {
+    let started = Instant::now();
+    loop {
+        let mut client = service.borrow_and_update().clone();
+        match client.evaluate(numbered(n)).await {
+            Ok(result) => return result.into_inner(),
+            Err(status) => {
+                assert!(started.elapsed() < PATIENCE, "chaos-{n}: {status}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// What a process of ours is. `None` for commands: whoever kills those does what a limit does.
+fn kind(pid: u32) -> Option<&'static str> {
+    let read = |name| fs::read(format!("/proc/{pid}/{name}")).ok();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let (line, status) = (read("cmdline").map(text)?, read("status").map(text)?);
+    let ids = status.lines().find(|line| line.starts_with("NSpid:"))?.split_whitespace().count();
+    // Its id here and no other: in no sandbox's process namespace.
+    match (line.contains("__spawner"), ids == 2) {
+        (true, true) => Some("the spawner or a slot"),
+        (true, false) => Some("pid 1 of a sandbox"),
+        (false, true) => Some("an interpreter"),
+        (false, false) => None,
+    }
+}
+
+/// A process and all that descend from it, without it.
+fn below(pid: u32) -> Vec<u32> {
+    let (mut all, mut next) = (vec![pid], 0);
+    while let Some(pid) = all.get(next) {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let children =
+            tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let children: Vec<u32> = children
+            .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
+        all.extend(children);
+        next += 1;
+    }
+    all.split_off(1)
+}
+
+/// Marsaglia's xorshift: any seed but 0 will do.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_wrong_or_left() {
+    if skipped() {
+        return;
+    }
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = number("ASSAY_CHAOS_SEED", clock.map_or(1, |t| t.subsec_nanos().into())) | 1;
+    println!("ASSAY_CHAOS_SEED={seed}");
+    let mut dice = Dice(seed);
+    let data = tempfile::tempdir().unwrap();
+    let mut footprint = Footprint::default();
+    let mut kills: BTreeMap<&str, u32> = BTreeMap::new();
+
+    let mut service = Service::start(PROGRAM, data.path());
+    let (tell, told) = watch::channel(service.client().await);
+    let (next, over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let (mut told, next, over) = (told.clone(), Arc::clone(&next), Arc::clone(&over));
+            tokio::spawn(async move {
+                let mut results = Vec::new();
+                while over.load(SeqCst) == 0 {
+                    let n = next.fetch_add(1, SeqCst);
+                    results.push((n, insist(n, &mut told).await));
+                }
+                results
+            })
+        })
+        .collect();
+
+    let end = Instant::now() + Duration::from_secs(number("ASSAY_CHAOS_S", 15));
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(100 + dice.below(700))).await;
+        footprint.look(service.pid());
+        let processes = below(service.pid());
+        // The service itself once in a while, else anything below it.
+        if dice.below(8) == 0 || processes.is_empty() {
+            service.kill();
+            *kills.entry("the service").or_default() += 1;
+            service = Service::start(PROGRAM, data.path());
+            tell.send_replace(service.client().await);
+            continue;
+        }
+        let pid = processes[dice.below(processes.len() as u64) as usize];
+        if let Some(kind) = kind(pid) {
+            // SAFETY: sends a signal, touches no memory.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+            *kills.entry(kind).or_default() += 1;
+        }
+    }
+    over.store(1, SeqCst);
+    let mut results = BTreeMap::new();
+    for client in clients {
+        results.extend(client.await.expect("a client"));
+    }
+    println!("{} evaluations beside {kills:?}", results.len());
+
+    let (mut scored, mut ours) = (0, 0);
+    for (n, result) in &results {
+        match result.outcome() {
+            Outcome::Scored => {
+                assert_eq!(passed(result), !is_wrong(*n), "{result:?}");
+                scored += 1;
+            }
+            Outcome::InfraError => {
+                assert_eq!(result.reward, None, "{result:?}");
+                ours += 1;
+            }
+            other => panic!("{other:?}: {result:?}"),
+        }
+    }
+    let right = results.iter().filter(|(_, result)| passed(result)).count();
+    println!("{scored} scored, {right} of them passes; {ours} failed by our fault");
+    assert!(scored > ours, "retries make up for most of it");
+
+    let all = GetResultsRequest { run_id: RUN.into(), max_results: 1000, ..Default::default() };
+    let mut listed: BTreeMap<String, u32> = BTreeMap::new();
+    let mut client = service.client().await;
+    let mut cursor = 0;
+    loop {
+        let page = client.get_results(GetResultsRequest { cursor, ..all.clone() }).await;
+        let page = page.unwrap().into_inner();
+        if page.results.is_empty() {
+            assert_eq!(page.pending, 0);
+            break;
+        }
+        for result in page.results {
+            *listed.entry(result.request_id).or_default() += 1;
+        }
+        cursor = page.cursor;
+    }
+    let expected: BTreeMap<String, u32> =
+        results.keys().map(|n| (format!("chaos-{n}"), 1)).collect();
+    assert_eq!(listed, expected, "each exactly once");
+
+    footprint.look(service.pid());
+    service.kill();
+    // Whoever comes next clears up.
+    drop(Service::start(PROGRAM, data.path()));
+    let service = Service::start(PROGRAM, data.path());
+    for _ in 0..100 {
+        if footprint.left().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(footprint.left(), Vec::<String>::new());
+    drop(service);
+}
