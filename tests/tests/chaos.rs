@@ -63,13 +63,14 @@ fn kind(pid: u32) -> Option<&'static str> {
     let read = |name| fs::read(format!("/proc/{pid}/{name}")).ok();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let (line, status) = (read("cmdline").map(text)?, read("status").map(text)?);
-    let ids = status.lines().find(|line| line.starts_with("NSpid:"))?.split_whitespace().count();
-    // Its id here and no other: in no sandbox's process namespace.
-    match (line.contains("__spawner"), ids == 2) {
-        (true, true) => Some("the spawner or a slot"),
-        (true, false) => Some("pid 1 of a sandbox"),
-        (false, true) => Some("an interpreter"),
-        (false, false) => None,
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let ids: Vec<&str> = ids.split_whitespace().collect();
+    match (line.contains("__spawner"), &ids[..]) {
+        // Its id here and no other: in no sandbox's process namespace.
+        (true, [_]) => Some("the spawner or a slot"),
+        (false, [_]) => Some("an interpreter"),
+        (true, [.., "1"]) => Some("pid 1 of a sandbox"),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tracing::{debug, warn};
@@ -13,7 +14,7 @@ use tracing::{debug, warn};
 use super::{
     failed, gone,
     job::{self, Lent, Report},
-    pool::{Busy, Inner, Slot, receive_report},
+    pool::{Busy, Inner, Slot, State, receive_report},
     run, setup,
 };
 use crate::{
@@ -65,6 +66,9 @@ pub(super) async fn lent(
     if let Some(path) = differing(warm, spec) {
         return Ok(Err(Some(format!("{} is another program here", path.display()))));
     }
+    if spec.limits.pids < 2 {
+        return Ok(Err(Some("one process leaves no room to fork".to_owned())));
+    }
     let number = match number(busy, lineage).await? {
         Ok(number) => number,
         Err(why) => return Ok(Err(Some(why))),
@@ -96,15 +100,16 @@ fn differing<'w>(warm: &'w Warm, spec: &SandboxSpec) -> Option<&'w Path> {
 /// Returns the number of the slot's interpreter of this lineage; starts it if there is none.
 async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize, String>> {
     let inner = Arc::clone(&busy.inner);
-    let slot = busy.slot()?;
+    let slot = busy.slot_mut()?;
     if let Some(number) = slot.interpreters.iter().position(|known| *known.lineage == lineage) {
         return Ok(Ok(number));
     }
-    let stillborn = inner.lock().stillborn.iter().find(|(known, _)| **known == lineage).cloned();
-    if let Some((_, why)) = stillborn {
+    if let Some(why) = inner.lock().why_stillborn(&lineage) {
         return Ok(Err(why));
     }
-    let number = if slot.interpreters.len() < MOST { slot.interpreters.len() } else { 0 };
+    // Forgotten before it is replaced: we may be cancelled meanwhile.
+    slot.interpreters.truncate(MOST - 1);
+    let number = slot.interpreters.len();
     ask(slot, number as u64, &lineage)?;
     // Until the slot answers nobody else can use it.
     busy.running = true;
@@ -114,27 +119,46 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
     let lineage = Arc::new(lineage);
     let started = match report {
         Report::Interpreter(Ok(held)) => {
-            let known = Known { lineage, held: Held::read(&held) };
-            match slot.interpreters.get_mut(number) {
-                Some(place) => *place = known,
-                None => slot.interpreters.push(known),
-            }
+            slot.interpreters
+                .push(Known { lineage: Arc::clone(&lineage), held: Held::read(&held) });
             Ok(number)
         }
-        Report::Interpreter(Err(why)) => {
-            let why = format!("no interpreter: {why}");
-            warn!(why, options = ?lineage.options, "commands start cold");
-            inner.lock().stillborn.push((lineage, why.clone()));
-            Err(why)
-        }
-        // It may go better the next time.
+        Report::Interpreter(Err(why)) => Err((why, None)),
         Report::Failed { step, errno } => {
-            Err(format!("no interpreter: {step}: {}", io::Error::from_raw_os_error(errno)))
+            let why = format!("{step}: {}", io::Error::from_raw_os_error(errno));
+            Err((why, Some(Instant::now() + AGAIN)))
         }
         Report::Done(_) => return Err(gone("slot gave another answer")),
     };
     busy.running = false;
-    Ok(started)
+    Ok(started.map_err(|(why, until)| {
+        let why = format!("no interpreter: {why}");
+        warn!(why, "commands start cold");
+        inner.lock().stillborn.push(Stillborn { lineage, why: why.clone(), until });
+        why
+    }))
+}
+
+/// After how long an interpreter that could not be started is tried again, unless the reason is one
+/// that stays.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// An interpreter that could not be started.
+#[derive(Debug)]
+pub(super) struct Stillborn {
+    lineage: Arc<Lineage>,
+    why: String,
+    until: Option<Instant>,
+}
+
+impl State {
+    /// Returns why there can't be an interpreter of this lineage now.
+    fn why_stillborn(&mut self, lineage: &Lineage) -> Option<String> {
+        let now = Instant::now();
+        self.stillborn.retain(|one| one.until.is_none_or(|until| now < until));
+        let known = self.stillborn.iter().find(|one| *one.lineage == *lineage);
+        known.map(|one| one.why.clone())
+    }
 }
 
 fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {

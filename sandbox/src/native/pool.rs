@@ -19,7 +19,7 @@ use super::{
     NativeConfig, failed, gone,
     instance::{self, Instance},
     job::Report,
-    lineage::{Known, Lineage},
+    lineage::{Known, Stillborn},
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
@@ -46,7 +46,7 @@ pub(super) struct State {
     making_spare: bool,
     slots_made: u32,
     /// What no warm interpreter could be made for, with the reason.
-    pub(super) stillborn: Vec<(Arc<Lineage>, String)>,
+    pub(super) stillborn: Vec<Stillborn>,
     /// What directory layers hold of Python modules. They don't change.
     pub(super) scans: HashMap<Arc<PathBuf>, Arc<Scan>>,
 }
@@ -130,7 +130,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
+        let Some(mut slot) = self.slot.take() else { return };
         if !self.running {
             self.inner.lock().free.push_back(slot);
             return;
@@ -141,9 +141,11 @@ impl Drop for Busy {
         let inner = Arc::clone(&self.inner);
         self.inner.runtime.spawn(async move {
             // Only a slot whose sandbox is dead makes another.
-            if receive_report(&slot).await.is_ok() {
-                inner.lock().free.push_back(slot);
+            let Ok(report) = receive_report(&slot).await else { return };
+            if matches!(report, Report::Done(done) if done.lost) {
+                slot.interpreters.clear();
             }
+            inner.lock().free.push_back(slot);
         });
     }
 }

@@ -352,13 +352,16 @@ impl<'a> Slot<'a> {
             stage: Stage::Building,
             asked: false,
             done: false,
+            asked_ns: 0,
             start: Start::Cold,
             failed: None,
         });
-        let verdict = wait(self, &next, socket, &mut watch, &mut lending)?;
-        if verdict == Verdict::Orphaned {
-            sys::exit_now(0);
-        }
+        let verdict = match wait(self, &next, socket, &mut watch, &mut lending) {
+            Ok(Verdict::Orphaned) => sys::exit_now(0),
+            Ok(verdict) => verdict,
+            // Whatever is left of the sandbox ends with the slot.
+            Err(_) => sys::exit_now(1),
+        };
         let ended_ns = sys::now_ns();
         let (start, lost, failed) = lending.map(Lending::finish).unwrap_or_default();
         if lost && let Some(lent) = job.lent {
@@ -429,9 +432,14 @@ struct Lending<'a> {
     /// Whether the interpreter has taken the command, and whether it has said that it is done.
     asked: bool,
     done: bool,
+    /// When it was asked, by [`now_ns`](super::sys::now_ns).
+    asked_ns: u64,
     start: Start,
     failed: Option<(String, i32)>,
 }
+
+/// How long an interpreter may take to make a process, in nanoseconds.
+const PROCESS_COMES_NS: u64 = 20_000_000_000;
 
 /// How far a lent sandbox has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -458,6 +466,7 @@ impl Lending<'_> {
         };
         self.held.clear();
         self.asked = asked.is_ok();
+        self.asked_ns = sys::now_ns();
         self.stage = match asked {
             Ok(()) => Stage::Asked,
             Err(why) => {
@@ -499,6 +508,19 @@ impl Lending<'_> {
             }
         }
         self.failed.is_some()
+    }
+
+    /// Gives up a process that does not come: it died without a word, or the interpreter is stuck.
+    /// Returns whether the sandbox is to be ended.
+    fn is_overdue(&mut self) -> bool {
+        let overdue = self.stage == Stage::Asked
+            && sys::now_ns().saturating_sub(self.asked_ns) > PROCESS_COMES_NS;
+        if overdue {
+            self.stage = Stage::Settled;
+            let step = "start the command: no process came of the warm interpreter".to_owned();
+            self.failed = Some((step, libc::ETIMEDOUT));
+        }
+        overdue
     }
 
     /// Leaves the interpreter ready for the next job, once all of the sandbox is dead. Returns how
@@ -561,6 +583,7 @@ fn wait(
             }
         } else {
             verdict = watch.look(next.pid);
+            killed = lending.as_mut().is_some_and(Lending::is_overdue);
         }
         killed |= verdict != Verdict::Ended;
         if killed {

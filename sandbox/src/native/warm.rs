@@ -33,8 +33,9 @@ use super::{
 const PROGRAM: &[u8] = include_bytes!("warm.py");
 /// Where it lies inside.
 pub(super) const PATH: &str = "/assay/warm.py";
-/// How long an interpreter may take to import what it is told to.
-const IMPORTS: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+/// How long an interpreter may take to import what it is told to: less than a caller waits for a
+/// sandbox beyond its wall limit.
+const IMPORTS: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// How long an interpreter may take to be done with a command whose sandbox is dead.
 const DONE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
@@ -91,25 +92,28 @@ impl Interpreter {
         let Cloned::Parent { pidfd, .. } = cloned.at("clone the interpreter")? else {
             drop(socket);
             let Err(e) = become_interpreter(request, image, &theirs, slot);
-            let _ = wire::send(&theirs, format!("-{}: {}", e.step, e.source).as_bytes(), &[]);
+            let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
+            let failed = [b"X", &errno.to_le_bytes()[..], e.step.as_bytes()].concat();
+            let _ = wire::send(&theirs, &failed, &[]);
             sys::exit_now(1)
         };
         drop(theirs);
         let interpreter = Self { socket, pidfd };
-        let late = || io::Error::from_raw_os_error(libc::ETIMEDOUT);
+        let failed = |errno| Err(io::Error::from_raw_os_error(errno));
         let held = match interpreter.wait(&IMPORTS) {
             Said::Ready(held) => held,
             Said::No(why) => return Ok(Err(why)),
-            Said::Silence => return Err(late()).at("wait for the interpreter's imports"),
-            _ => return Ok(Err("it ended while it imported its modules".to_owned())),
+            Said::Failed { errno, .. } => return failed(errno).at("start the interpreter"),
+            Said::Silence => return failed(libc::ETIMEDOUT).at("wait for its imports"),
+            _ => return failed(libc::EPIPE).at("wait for its imports"),
         };
         // Not before: what it holds by now is not the sandboxes' memory.
         let groups: Vec<_> = groups.iter().map(AsFd::as_fd).collect();
-        wire::send(&interpreter.socket, b"J", &groups)
-            .at("have the interpreter join its groups")?;
+        wire::send(&interpreter.socket, b"J", &groups).at("have it join its groups")?;
         match interpreter.wait(&IMPORTS) {
             Said::Joined => Ok(Ok((interpreter, held))),
-            _ => Err(late()).at("have the interpreter join its groups"),
+            Said::Silence => failed(libc::ETIMEDOUT).at("have it join its groups"),
+            _ => failed(libc::EPIPE).at("have it join its groups"),
         }
     }
 

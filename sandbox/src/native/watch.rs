@@ -106,7 +106,10 @@ impl<'a> Watch<'a> {
         let wall_is_over = self.wall_left_ns() == 0;
         let has_pressure = self.cgroups.has(Role::Pressure);
         if !self.counts_cpu() || !self.counts_memory() || (wall_is_over && !has_pressure) {
+            let delayed_ns = self.last.delayed_ns;
             self.last = proc::totals(pid);
+            // Of those that have died since, too.
+            self.last.delayed_ns = self.last.delayed_ns.max(delayed_ns);
             self.seen_memory = self.seen_memory.max(self.last.resident_bytes);
         }
         let limit = self.limits.memory_bytes;
