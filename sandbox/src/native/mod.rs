@@ -14,6 +14,7 @@
 mod cgroup;
 mod instance;
 mod job;
+mod lending;
 mod lineage;
 mod output;
 mod pool;

@@ -22,16 +22,16 @@ use rustix::{
 
 use super::{
     cgroup::{Role, SlotFiles},
-    job::{self, Job, Lent, NewInterpreter, Report, Request, Source},
+    job::{self, Job, NewInterpreter, Report, Request, Source},
+    lending::{Lending, Stage},
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
     spawner::NewSlot,
     sys::{self, Cloned},
-    warm::{Interpreter, Said},
+    warm::Interpreter,
     watch::{Verdict, Watch},
     wire,
 };
-use crate::Start;
 
 /// The user that commands run as, inside.
 const INSIDE_ID: u32 = 1000;
@@ -90,13 +90,13 @@ const RESOURCES: [(u32, u64, u64); 6] = [
     (libc::RLIMIT_STACK, 8 << 20, 64 << 20),
 ];
 
-struct Slot<'a> {
+pub(super) struct Slot<'a> {
     /// The namespace whose mounts are the host's, where directories are found by path; `None` where
     /// the service sends mounts.
     host_mounts: Option<(OwnedFd, OwnedFd)>,
-    cgroups: SlotFiles,
-    seccomp: &'a [seccompiler::sock_filter],
-    shared: &'static Shared,
+    pub(super) cgroups: SlotFiles,
+    pub(super) seccomp: &'a [seccompiler::sock_filter],
+    pub(super) shared: &'static Shared,
     own_pidfd: OwnedFd,
     cpus: u32,
     memory_limit: u64,
@@ -107,7 +107,7 @@ struct Slot<'a> {
     next: Option<Next>,
     /// The namespaces of the present sandbox, until somebody knows that it ended; in the order of
     /// [`NAMESPACES`](super::warm::NAMESPACES).
-    namespaces: Vec<OwnedFd>,
+    pub(super) namespaces: Vec<OwnedFd>,
     /// Warm interpreters by their numbers.
     interpreters: BTreeMap<u64, Interpreter>,
 }
@@ -344,18 +344,8 @@ impl<'a> Slot<'a> {
         }
         drop(borrowed);
         drop(fds);
-        let mut lending = job.lent.map(|lent| Lending {
-            job,
-            lent,
-            interpreter: self.interpreters.get(&lent.number),
-            held,
-            stage: Stage::Building,
-            asked: false,
-            done: false,
-            asked_ns: 0,
-            start: Start::Cold,
-            failed: None,
-        });
+        let mut lending =
+            job.lent.map(|lent| Lending::new(job, lent, self.interpreters.get(&lent.number), held));
         let verdict = match wait(self, &next, socket, &mut watch, &mut lending) {
             Ok(Verdict::Orphaned) => sys::exit_now(0),
             Ok(verdict) => verdict,
@@ -418,116 +408,6 @@ impl<'a> Slot<'a> {
             self.pids_limit = pids;
         }
         Ok(())
-    }
-}
-
-/// A job whose process an interpreter may fork.
-struct Lending<'a> {
-    job: &'a Job<'a>,
-    lent: Lent,
-    interpreter: Option<&'a Interpreter>,
-    /// Stdio and channels, until the interpreter or nobody needs them.
-    held: Vec<OwnedFd>,
-    stage: Stage,
-    /// Whether the interpreter has taken the command, and whether it has said that it is done.
-    asked: bool,
-    done: bool,
-    /// When it was asked, by [`now_ns`](super::sys::now_ns).
-    asked_ns: u64,
-    start: Start,
-    failed: Option<(String, i32)>,
-}
-
-/// How long an interpreter may take to make a process, in nanoseconds.
-const PROCESS_COMES_NS: u64 = 20_000_000_000;
-
-/// How far a lent sandbox has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Pid 1 builds its tree.
-    Building,
-    /// The interpreter was asked for a process.
-    Asked,
-    /// There is a process, or there will be none.
-    Settled,
-}
-
-impl Lending<'_> {
-    /// Pid 1 has built its tree: has the interpreter fork, or else pid 1 execute the command.
-    fn lend(&mut self, slot: &Slot<'_>, pid_1: &OwnedFd) {
-        if !wire::receive(pid_1, &mut [0; 8]).is_ok_and(|(length, _)| length > 0) {
-            // It is dead.
-            self.stage = Stage::Settled;
-            return;
-        }
-        let asked = match self.interpreter {
-            None => Err("it is gone".to_owned()),
-            Some(interpreter) => self.ask(slot, interpreter).map_err(|e| e.to_string()),
-        };
-        self.held.clear();
-        self.asked = asked.is_ok();
-        self.asked_ns = sys::now_ns();
-        self.stage = match asked {
-            Ok(()) => Stage::Asked,
-            Err(why) => {
-                self.interpreter = None;
-                self.start = Start::ColdInstead(format!("the warm interpreter: {why}"));
-                let _ = wire::send(pid_1, &setup::EXECUTE.to_le_bytes(), &[]);
-                Stage::Settled
-            }
-        };
-    }
-
-    fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter) -> io::Result<()> {
-        let fds = self.held.iter().chain(&slot.namespaces).map(AsFd::as_fd);
-        let clock = slot.cgroups.get(Role::CpuUsage).map(AsFd::as_fd);
-        let fds: Vec<_> = fds.chain(clock).collect();
-        let limits = setup::resources(self.job, &slot.cgroups, slot.shared);
-        interpreter.ask(self.job, self.lent, &limits, sys::bytes_of(slot.seccomp), &fds)
-    }
-
-    /// Hears the interpreter; returns whether the sandbox is to be ended.
-    fn hear(&mut self, said: Said, pid_1: &OwnedFd, shared: &Shared) -> bool {
-        match said {
-            Said::Done => self.done = true,
-            Said::Started { now_ns, pid } => {
-                self.stage = Stage::Settled;
-                self.start = Start::Warm;
-                shared.set_started(now_ns);
-                let _ = wire::send(pid_1, &pid.to_le_bytes(), &[]);
-            }
-            Said::Failed { step, errno } => {
-                self.stage = Stage::Settled;
-                self.failed = Some((step, errno));
-            }
-            _ => {
-                self.stage = Stage::Settled;
-                self.interpreter = None;
-                let step = "start the command: the warm interpreter ended".to_owned();
-                self.failed = Some((step, libc::EPIPE));
-            }
-        }
-        self.failed.is_some()
-    }
-
-    /// Gives up a process that does not come: it died without a word, or the interpreter is stuck.
-    /// Returns whether the sandbox is to be ended.
-    fn is_overdue(&mut self) -> bool {
-        let overdue = self.stage == Stage::Asked
-            && sys::now_ns().saturating_sub(self.asked_ns) > PROCESS_COMES_NS;
-        if overdue {
-            self.stage = Stage::Settled;
-            let step = "start the command: no process came of the warm interpreter".to_owned();
-            self.failed = Some((step, libc::ETIMEDOUT));
-        }
-        overdue
-    }
-
-    /// Leaves the interpreter ready for the next job, once all of the sandbox is dead. Returns how
-    /// the process started, whether there is no interpreter any more, and why there was no process.
-    fn finish(self) -> (Start, bool, Option<(String, i32)>) {
-        let ready = self.interpreter.is_some_and(|it| !self.asked || it.settle(self.done));
-        (self.start, !ready, self.failed)
     }
 }
 
