@@ -19,14 +19,14 @@ use assay_fleet::{
 use assay_repos::{Catalog, SOURCE_CATALOG, Submission};
 use assay_rewards::{Fault, Outcome};
 use assay_sandbox::{
-    ImageRef,
-    native::{Native, NativeConfig, spawner_main_if_asked},
+    ImageRef, helper_main_if_asked,
+    native::{Native, NativeConfig},
 };
 use common::{id, soon};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    spawner_main_if_asked();
+    helper_main_if_asked();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)

@@ -11,10 +11,22 @@ mod execution;
 mod fake;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod lineage;
 mod modules;
 pub mod native;
 mod proc;
 mod spec;
+
+/// Becomes a helper of a backend, in a process of its own, if that is what this process was started
+/// for.
+///
+/// Every binary that uses [`native`] or [`docker`] calls it first thing in `main`: they start its
+/// executable once more, and that process never returns from here.
+pub fn helper_main_if_asked() {
+    native::spawner_main_if_asked();
+    #[cfg(feature = "docker")]
+    docker::agent::main_if_asked();
+}
 
 pub use backend::{Backend, BackendError, BackendResult, Sandbox};
 pub use execution::{Capture, Execution, Isolation, LimitKind, Start, Termination, Usage};

@@ -10,7 +10,8 @@ use std::{
 
 use assay_sandbox::{
     Backend as _, BackendError, Channel, ChannelEnd, Command, Execution, FileEntry, ImageRef,
-    Layer, LimitKind, Limits, SandboxSpec, Termination, docker::Docker,
+    Layer, LimitKind, Limits, SandboxSpec, Start, Termination, Warm,
+    docker::{Docker, DockerConfig},
 };
 
 const IMAGE: &str = "assay-python:1";
@@ -24,7 +25,9 @@ struct Engine {
 async fn engine() -> Option<Engine> {
     let state = tempfile::tempdir().unwrap();
     let found = async {
-        let docker = Docker::connect(state.path().to_owned()).await?;
+        let agent = env!("CARGO_BIN_EXE_assay-spawner").into();
+        let config = DockerConfig { agent, ..DockerConfig::new(state.path()) };
+        let docker = Docker::connect(config).await?;
         docker.image_digest(IMAGE).await.map(|_| docker)
     };
     match found.await {
@@ -88,13 +91,13 @@ async fn runs_what_it_is_told_and_reports_what_came_of_it() {
             Termination::Exited(0),
             "PATH=/usr/bin:/bin\n",
         ),
-        ("signal", "kill -9 $$; sleep 1", Termination::Exited(0), ""),
+        ("signal", "kill -9 $$; sleep 1", Termination::Signaled(9), ""),
         ("no network", "ls /sys/class/net | grep -v lo", Termination::Exited(1), ""),
         (
             "no capabilities",
-            "grep -c 'Cap[EPB].*:.0000000000000000' /proc/self/status",
+            "grep -c 'Cap[IEPA][a-z]*:.0000000000000000' /proc/self/status",
             Termination::Exited(0),
-            "3\n",
+            "4\n",
         ),
     ];
     for (name, script, termination, stdout) in cases {
@@ -184,17 +187,169 @@ async fn a_flood_of_output_is_bounded() {
     assert_eq!(execution.stdout.dropped, 50_000_004 - 1000);
 }
 
+/// Runs something for ever, gives it up, and returns whether the backend goes on as if nothing was.
 #[tokio::test]
-async fn a_dropped_run_leaves_no_container() {
+async fn a_dropped_run_ends() {
     let Some(Engine { docker, _state }) = engine().await else { return };
     let sandbox = docker.create(spec()).await.unwrap();
-    let name = format!("assay-{}", sandbox.id());
+    let run_it = sandbox.run(shell("touch /tmp/x dir/x; sleep 60 & sleep 60"));
+    assert!(tokio::time::timeout(Duration::from_secs(1), run_it).await.is_err());
+    let look = shell("ls -A /tmp; ls -A dir; ls -d /proc/[0-9]* | wc -l");
+    let after = run(&docker, spec(), look).await;
+    // The agent, the shell, and the two of the pipe.
+    assert_eq!(after.stdout.lossy(), "hello.txt\n4\n");
+}
+
+/// What one sandbox leaves, the next in the same container doesn't find.
+#[tokio::test]
+async fn nothing_passes_from_one_sandbox_to_the_next() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let leave = "
+import ctypes, os, pathlib, posix, sys
+libc = ctypes.CDLL(None)
+for place in ('/tmp', '/dev/shm', '.', 'dir'):
+    pathlib.Path(place, 'left').write_text('x')
+os.makedirs('/tmp/closed/inner'); os.chmod('/tmp/closed', 0)
+os.mkfifo('/tmp/fifo'); os.symlink('/etc/passwd', '/tmp/link')
+deep = os.getcwd()
+for _ in range(600):
+    os.mkdir('d' * 200); os.chdir('d' * 200)
+os.chdir(deep)
+assert libc.shmget(4711, 4096, 0o1666) >= 0
+assert libc.semget(4711, 1, 0o1666) >= 0
+assert libc.msgget(4711, 0o1666) >= 0
+libc.mq_open(b'/left', os.O_CREAT | os.O_RDWR, 0o666, None)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        while True: os.fork() or os.write(1, b'')
+    os._exit(0)
+print('left', os.getuid())
+";
+    let look = "
+import os
+tables = [len(open('/proc/sysvipc/' + kind).readlines()) - 1 for kind in ('shm', 'sem', 'msg')]
+print(sorted(os.listdir('/tmp') + os.listdir('/dev/shm') + os.listdir('/dev/mqueue')),
+      sorted(os.listdir('.') + os.listdir('dir')), tables,
+      len([name for name in os.listdir('/proc') if name.isdigit()]))
+print(os.getuid())
+";
+    let python = |code: &str| Command {
+        argv: vec!["/usr/bin/python3".into(), "-c".into(), code.into()],
+        ..Command::default()
+    };
+    let mut users = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let left = run(&docker, spec(), python(leave)).await;
+        assert!(left.stdout.lossy().starts_with("left "), "{}", left.stderr.lossy());
+        users.insert(left.stdout.lossy());
+        let found = run(&docker, spec(), python(look)).await;
+        let (lines, errors) = (found.stdout.lossy(), found.stderr.lossy());
+        let clean = "[] ['dir', 'hello.txt'] [0, 0, 0] 2";
+        assert_eq!(lines.lines().next(), Some(clean), "{errors}");
+        users.insert(lines.lines().nth(1).unwrap_or_default().to_owned());
+    }
+    assert_eq!(users.len(), 6, "every sandbox has a user of its own: {users:?}");
+}
+
+/// A command that may come from a warm interpreter does, with the same surroundings as a cold one.
+#[tokio::test]
+async fn warm_interpreters_fork_into_sandboxes() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let script = "
+import os, sys
+print(os.getuid() > 1000, os.getgroups(), os.getcwd(), sys.argv, sorted(os.listdir('.')))
+print(sorted(os.environ.items()), sys.flags.hash_randomization, os.umask(0), os.getsid(0) == os.getpid())
+print([line for line in open('/proc/self/status') if line.startswith(('Cap', 'Seccomp:', 'NoNew'))][0:6])
+print(sorted(int(fd) for fd in os.listdir('/proc/self/fd'))[:4], os.read(0, 9))
+os.write(3, b'told')
+";
+    let trusted = BTreeMap::from([(PathBuf::from("/assay/script.py"), script.as_bytes().into())]);
+    let spec = SandboxSpec { trusted: Arc::new(trusted), ..spec() };
+    let argv = ["/usr/bin/python3", "-P", "-s", "-B", "/assay/script.py", "one"];
+    let command = |warm| Command {
+        argv: argv.map(str::to_owned).into(),
+        env: BTreeMap::from([("A".into(), "b".into())]),
+        cwd: "dir".into(),
+        stdin: b"in"[..].into(),
+        channels: vec![Channel { fd: 3, end: ChannelEnd::Collect { max_bytes: 100 } }],
+        warm,
+    };
+    let warm = Warm { modules: vec!["json".into()], programs: Arc::default() };
+    let cold = run(&docker, spec.clone(), command(None)).await;
+    assert_eq!(cold.channels[0].head, b"told", "{}", cold.stderr.lossy());
+    for _ in 0..3 {
+        let forked = run(&docker, spec.clone(), command(Some(warm.clone()))).await;
+        assert_eq!(forked.isolation.start, Start::Warm, "{}", forked.stderr.lossy());
+        assert_eq!(forked.stdout.lossy(), cold.stdout.lossy());
+        assert_eq!(forked.channels, cold.channels);
+    }
+    // A module that the interpreter holds, in the work tree.
+    let file = FileEntry::File { content: Arc::default(), executable: false };
+    let shadow = BTreeMap::from([(PathBuf::from("dir/json.py"), file)]);
+    let shadowed = SandboxSpec { layers: vec![Layer::Files(Arc::new(shadow))], ..spec };
+    let start = run(&docker, shadowed, command(Some(warm))).await.isolation.start;
+    assert!(matches!(&start, Start::ColdInstead(why) if why.contains("json")), "{start:?}");
+}
+
+/// Two sandboxes talk over a socket pair of ours, and see each other's end.
+#[tokio::test]
+async fn a_socket_pair_joins_two_sandboxes() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let python = |code: &str, end: std::os::unix::net::UnixStream| Command {
+        argv: vec!["/usr/bin/python3".into(), "-c".into(), code.into()],
+        channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(end.into()) }],
+        ..Command::default()
+    };
+    let ask = "
+import socket
+it = socket.socket(fileno=4)
+it.sendall(b'x' * 300000); it.shutdown(socket.SHUT_WR)
+data = b''
+while part := it.recv(65536): data += part
+print(len(data), data[:3])
+";
+    let answer = "
+import socket
+it = socket.socket(fileno=4)
+data = b''
+while part := it.recv(65536): data += part
+it.sendall(data.replace(b'x', b'yz'))
+";
+    let (asked, answered) = tokio::join!(
+        run(&docker, spec(), python(ask, one)),
+        run(&docker, spec(), python(answer, other)),
+    );
+    assert_eq!(asked.stdout.lossy(), "600000 b'yzy'\n", "{}", asked.stderr.lossy());
+    assert!(answered.termination.success(), "{}", answered.stderr.lossy());
+}
+
+/// With the backend go its containers, also that of a run that nobody waits for.
+#[tokio::test]
+async fn a_dropped_backend_leaves_no_container() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let mut spec = spec();
+    spec.limits.pids = 63; // containers of this test alone
+    run(&docker, spec.clone(), shell("true")).await;
+    let sandbox = docker.create(spec).await.unwrap();
     let run = sandbox.run(shell("sleep 60"));
-    assert!(tokio::time::timeout(Duration::from_secs(2), run).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err());
+    drop(docker);
     let client = bollard::Docker::connect_with_defaults().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while client.inspect_container(&name, None).await.is_ok() {
-        assert!(Instant::now() < deadline, "{name} is still there");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let all = client.list_containers(None).await.unwrap();
+        let mut left = 0;
+        for one in all {
+            let found = client.inspect_container(&one.id.unwrap_or_default(), None).await;
+            let limit = found.ok().and_then(|it| it.host_config?.pids_limit);
+            left += usize::from(limit == Some(63 + 4));
+        }
+        if left == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{left} still there");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -205,11 +360,13 @@ async fn refuses_what_it_cannot_do() {
     let missing = SandboxSpec { image: ImageRef::Docker("assay-no-such:1".into()), ..spec() };
     assert!(matches!(docker.create(missing).await, Err(BackendError::ImageNotFound(_))));
     let rootfs = ImageRef::Rootfs { path: "/".into(), digest: "sha256:0".into() };
-    let refused = docker.create(SandboxSpec { image: rootfs, ..spec() }).await;
-    assert!(matches!(refused, Err(BackendError::Unsupported { .. })));
-    let fd = std::fs::File::open("/dev/null").unwrap().into();
-    let command =
-        Command { channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(fd) }], ..shell("true") };
-    let refused = docker.create(spec()).await.unwrap().run(command).await;
-    assert!(matches!(refused, Err(BackendError::Unsupported { .. })));
+    let trusted = BTreeMap::from([(PathBuf::from("/etc/passwd"), b""[..].into())]);
+    for unsupported in [
+        SandboxSpec { image: rootfs, ..spec() },
+        SandboxSpec { workdir: "/tmp/work".into(), ..spec() },
+        SandboxSpec { trusted: Arc::new(trusted), ..spec() },
+    ] {
+        let refused = docker.create(unsupported).await;
+        assert!(matches!(refused, Err(BackendError::Unsupported { .. })));
+    }
 }

@@ -1,9 +1,9 @@
 //! `probe` starts the running executable as its spawner, so this test has a `main` of its own.
 
-use assay_sandbox::native::{probe, spawner_main_if_asked};
+use assay_sandbox::{helper_main_if_asked, native::probe};
 
 fn main() {
-    spawner_main_if_asked();
+    helper_main_if_asked();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let findings = runtime.block_on(probe());
     for finding in &findings {

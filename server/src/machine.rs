@@ -13,7 +13,7 @@ use assay_fleet::Backends;
 use assay_repos::Catalog;
 use assay_sandbox::{
     BackendResult, ImageRef,
-    docker::Docker,
+    docker::{Docker, DockerConfig},
     native::{Native, NativeConfig},
 };
 use serde::Deserialize;
@@ -110,7 +110,7 @@ pub(crate) async fn backends(cache: &Path, catalog: &Catalog) -> anyhow::Result<
 ///
 /// There is none, or it doesn't answer as one.
 pub(crate) async fn docker(cache: &Path) -> BackendResult<Docker> {
-    Docker::connect(cache.join("containers")).await
+    Docker::connect(DockerConfig::new(cache.join("containers"))).await
 }
 
 /// Starts the native backend. Its lock files lie in one place for all services of a user, so that

@@ -4,6 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // The process that makes sandboxes is this executable, too.
-    assay_sandbox::native::spawner_main_if_asked();
+    assay_sandbox::helper_main_if_asked();
     assay_server::cli::main()
 }

@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    assay_sandbox::native::spawner_main_if_asked();
+    assay_sandbox::helper_main_if_asked();
     assay_server::cli::main()
 }

@@ -1,35 +1,82 @@
-//! The Docker backend in its plain form: a container per evaluation, over the engine's API.
+//! The `docker` backend: containers of an engine on this machine, over its API.
 //!
-//! The container has no network, no capability, a read-only root, and the engine's limits. Its work
-//! tree is a capped tmpfs that a small shell script fills from the attached stdin before it becomes
-//! the command, so nothing is built, committed or copied through the engine's storage. Collected
-//! channels are FIFOs, and trusted files read-only binds, of a host directory that only we write.
+//! ```text
+//! service ── frames over the container's stdin and stdout ── agent (pid 1) ── command
+//!                                                              └── warm interpreters
+//! ```
+//!
+//! A container has no network, a read-only root, two capabilities (to become other users), and the
+//! engine's limits. It is started once for many sandboxes, one after the other: the agent in it makes
+//! the work tree on a capped tmpfs, runs the command as a user that is new in the container, ends all
+//! of that user, and wipes whatever a user can write to. Sandboxes that differ in image or limits
+//! have different containers.
 
-mod container;
+pub(crate) mod agent;
+pub(crate) mod frame;
+mod lineage;
+mod pool;
+mod program;
+mod run;
+mod slot;
 mod tree;
 
-use std::{collections::HashMap, fmt, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use bollard::{
-    Docker as Engine,
-    query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
-};
-use tracing::{info, warn};
+use bollard::{Docker as Engine, query_parameters::ListContainersOptionsBuilder};
+use tokio::sync::Semaphore;
+use tracing::info;
 
-use crate::{Backend, BackendError, BackendResult, ImageRef, Sandbox, SandboxId, SandboxSpec};
-use container::Container;
+use self::{
+    pool::{Busy, Pool},
+    program::Program,
+    run::DockerSandbox,
+    slot::Kind,
+    tree::Tree,
+};
+use crate::{
+    Backend, BackendError, BackendResult, ImageRef, Sandbox, SandboxId, SandboxSpec,
+    lineage::Memory, spec,
+};
+
+/// How a [`Docker`] backend is set up.
+#[derive(Clone, Debug)]
+pub struct DockerConfig {
+    /// The executable that becomes the agent in containers: one whose `main` calls
+    /// [`helper_main_if_asked`](crate::helper_main_if_asked).
+    pub agent: PathBuf,
+    /// Where that is kept for containers to see, in a folder that the engine sees, too.
+    pub state_dir: PathBuf,
+    /// Most sandboxes at the same time; further ones wait.
+    pub max_sandboxes: usize,
+}
+
+impl DockerConfig {
+    /// Returns the defaults: this executable, 64 sandboxes.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self { agent: "/proc/self/exe".into(), state_dir: state_dir.into(), max_sandboxes: 64 }
+    }
+}
 
 /// Marks our containers; its value is the process id and start time of the service that owns one.
 const OWNER_LABEL: &str = "assay.owner";
 
-/// Runs commands in containers of a Docker engine on this machine. Cheap to clone.
+/// Runs commands in containers of a Docker engine on this machine. Clones share everything; with the
+/// last of them and the last sandbox the containers go.
 #[derive(Clone)]
 pub struct Docker {
     engine: Engine,
     owner: Arc<str>,
-    /// Holds a directory per running container. On this machine: the engine binds from it.
-    state_dir: Arc<PathBuf>,
+    program: Arc<Program>,
+    permits: Arc<Semaphore>,
+    pool: Arc<Pool>,
+    memory: Arc<Memory>,
 }
 
 impl Docker {
@@ -39,15 +86,23 @@ impl Docker {
     /// # Errors
     ///
     /// [`BackendError::Gone`] when no engine answers.
-    pub async fn connect(state_dir: PathBuf) -> BackendResult<Self> {
+    pub async fn connect(config: DockerConfig) -> BackendResult<Self> {
         let engine = Engine::connect_with_defaults().map_err(gone)?;
         engine.ping().await.map_err(gone)?;
-        std::fs::create_dir_all(&state_dir)
-            .map_err(|source| io_error(format!("create {}", state_dir.display()), source))?;
+        let DockerConfig { agent, state_dir, max_sandboxes } = config;
+        let program = std::fs::create_dir_all(&state_dir)
+            .and_then(|()| Program::find(&agent, &state_dir))
+            .map_err(|source| {
+                let (agent, state_dir) = (agent.display(), state_dir.display());
+                io_error(format!("keep the agent {agent} in {state_dir}"), source)
+            })?;
         let docker = Self {
             engine,
             owner: owner(std::process::id()).into(),
-            state_dir: Arc::new(state_dir),
+            program: Arc::new(program),
+            permits: Arc::new(Semaphore::new(max_sandboxes)),
+            pool: Arc::default(),
+            memory: Arc::default(),
         };
         docker.reap_orphans().await?;
         Ok(docker)
@@ -81,10 +136,7 @@ impl Docker {
                 continue; // its service lives
             }
             info!(container = id, "removing the container of a service that is gone");
-            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-            if let Err(error) = self.engine.remove_container(&id, Some(options)).await {
-                warn!(container = id, %error, "cannot remove it");
-            }
+            slot::remove(&self.engine, &id).await;
         }
         Ok(())
     }
@@ -108,15 +160,33 @@ impl Backend for Docker {
                 "run an unpacked root filesystem; name an image of its engine",
             ));
         };
-        self.image_digest(image).await?;
-        let archive = tree::archive(&spec.layers)?;
-        Ok(Box::new(Container {
-            id: SandboxId::generate(),
-            docker: self.clone(),
-            image: image.clone(),
-            spec,
-            archive,
-        }))
+        check(&spec)?;
+        let kind = Kind::of(image, &spec);
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|e| io_error("wait for a free sandbox".to_owned(), io::Error::other(e)))?;
+        let slot = self.slot(kind).await?;
+        let busy = Busy::new(self.clone(), slot, permit);
+        let tree = Tree::of(&spec.layers)?;
+        Ok(Box::new(DockerSandbox { id: SandboxId::generate(), busy, spec, tree }))
+    }
+}
+
+/// Checks what no container can do.
+fn check(spec: &SandboxSpec) -> BackendResult<()> {
+    spec::check(spec)?;
+    for place in ["/tmp", agent::TRUSTED] {
+        if spec.workdir.starts_with(place) {
+            return Err(unsupported(&format!("have a work directory in {place}")));
+        }
+    }
+    match spec.trusted.keys().find(|path| path.parent() != Some(Path::new(agent::TRUSTED))) {
+        None => Ok(()),
+        Some(path) => {
+            let (path, place) = (path.display(), agent::TRUSTED);
+            Err(unsupported(&format!("place the trusted file {path}, which is not in {place}")))
+        }
     }
 }
 
@@ -130,6 +200,11 @@ fn owner(pid: u32) -> String {
 
 fn gone(error: bollard::errors::Error) -> BackendError {
     BackendError::Gone { backend: "docker", what: error.to_string() }
+}
+
+/// A container that can't be used any more.
+fn lost(what: &str) -> BackendError {
+    BackendError::Gone { backend: "docker", what: format!("a container: {what}") }
 }
 
 fn io_error(what: String, source: io::Error) -> BackendError {

@@ -7,7 +7,7 @@ use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, Start, Wa
 
 /// What a service may ask of a slot.
 #[derive(Debug)]
-pub(super) enum Request<'a> {
+pub(crate) enum Request<'a> {
     Job(Box<Job<'a>>),
     Interpreter(NewInterpreter<'a>),
 }
@@ -15,27 +15,27 @@ pub(super) enum Request<'a> {
 /// An interpreter to be started and kept. The one descriptor of its message is the image's mount,
 /// where that is a [`Source::Mount`].
 #[derive(Debug)]
-pub(super) struct NewInterpreter<'a> {
+pub(crate) struct NewInterpreter<'a> {
     /// Which one it is to this slot; another of this number ends.
-    pub(super) number: u64,
-    pub(super) image: Source<'a>,
-    pub(super) argv: Vec<&'a [u8]>,
-    pub(super) env: Vec<&'a [u8]>,
-    pub(super) programs: Vec<(&'a [u8], &'a [u8])>,
+    pub(crate) number: u64,
+    pub(crate) image: Source<'a>,
+    pub(crate) argv: Vec<&'a [u8]>,
+    pub(crate) env: Vec<&'a [u8]>,
+    pub(crate) programs: Vec<(&'a [u8], &'a [u8])>,
 }
 
 /// That a fork of an interpreter may be a job's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lent {
+pub(crate) struct Lent {
     /// Which interpreter.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// The place of the script in `argv`.
-    pub(super) script: usize,
+    pub(crate) script: usize,
 }
 
 /// A directory that a sandbox is built on.
 #[derive(Debug)]
-pub(super) enum Source<'a> {
+pub(crate) enum Source<'a> {
     /// The next descriptor of the message: a detached mount with the sandbox's ids.
     Mount,
     /// A path that the slot opens itself, in its copy of the host's mount namespace.
@@ -44,14 +44,14 @@ pub(super) enum Source<'a> {
 
 /// One layer of the work tree.
 #[derive(Debug)]
-pub(super) enum JobLayer<'a> {
+pub(crate) enum JobLayer<'a> {
     Dir(Source<'a>),
     Files(Vec<(&'a [u8], JobEntry<'a>)>),
 }
 
 /// One entry of a files layer.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum JobEntry<'a> {
+pub(crate) enum JobEntry<'a> {
     File { content: &'a [u8], executable: bool },
     Symlink(&'a [u8]),
     Absent,
@@ -59,13 +59,13 @@ pub(super) enum JobEntry<'a> {
 
 /// Limits in the units of the kernel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct JobLimits {
-    pub(super) wall_ns: u64,
-    pub(super) cpu_ns: u64,
-    pub(super) memory_bytes: u64,
-    pub(super) pids: u64,
-    pub(super) disk_bytes: u64,
-    pub(super) inodes: u64,
+pub(crate) struct JobLimits {
+    pub(crate) wall_ns: u64,
+    pub(crate) cpu_ns: u64,
+    pub(crate) memory_bytes: u64,
+    pub(crate) pids: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) inodes: u64,
 }
 
 /// One sandbox and the command to run in it.
@@ -73,22 +73,22 @@ pub(super) struct JobLimits {
 /// The descriptors of its message are stdin, stdout, stderr, one for each of `channels`, one for
 /// each [`Source::Mount`] (image, then layers), and the memory file when the message was too long.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
-    pub(super) image: Source<'a>,
-    pub(super) workdir: &'a [u8],
-    pub(super) layers: Vec<JobLayer<'a>>,
-    pub(super) trusted: Vec<(&'a [u8], &'a [u8])>,
-    pub(super) limits: JobLimits,
-    pub(super) argv: Vec<&'a [u8]>,
-    pub(super) env: Vec<&'a [u8]>,
-    pub(super) cwd: &'a [u8],
-    pub(super) channels: Vec<i32>,
-    pub(super) lent: Option<Lent>,
+pub(crate) struct Job<'a> {
+    pub(crate) image: Source<'a>,
+    pub(crate) workdir: &'a [u8],
+    pub(crate) layers: Vec<JobLayer<'a>>,
+    pub(crate) trusted: Vec<(&'a [u8], &'a [u8])>,
+    pub(crate) limits: JobLimits,
+    pub(crate) argv: Vec<&'a [u8]>,
+    pub(crate) env: Vec<&'a [u8]>,
+    pub(crate) cwd: &'a [u8],
+    pub(crate) channels: Vec<i32>,
+    pub(crate) lent: Option<Lent>,
 }
 
 impl<'a> Job<'a> {
     /// Returns the directories that it is built on: the image, then each directory layer.
-    pub(super) fn directories(&self) -> impl Iterator<Item = &Source<'a>> {
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Source<'a>> {
         let layers = self.layers.iter().filter_map(|layer| match layer {
             JobLayer::Dir(source) => Some(source),
             JobLayer::Files(_) => None,
@@ -105,7 +105,7 @@ const PATH: u64 = 1;
 const FILES: u64 = 2;
 
 /// Encodes a job. With `mounts`, directories travel as descriptors, else as paths.
-pub(super) fn encode(
+pub(crate) fn encode(
     spec: &SandboxSpec,
     image: &Path,
     command: &Command,
@@ -143,7 +143,7 @@ pub(super) fn encode(
 }
 
 /// Encodes the start of an interpreter that is called by `options`, without a script.
-pub(super) fn encode_interpreter(
+pub(crate) fn encode_interpreter(
     number: u64,
     image: &Path,
     options: &[String],
@@ -221,7 +221,7 @@ fn encode_limits(to: &mut Writer, limits: &Limits) {
 }
 
 /// Decodes a request; `None` when the bytes are none.
-pub(super) fn decode(bytes: &[u8]) -> Option<Request<'_>> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Request<'_>> {
     let mut from = Reader(bytes);
     let from = &mut from;
     Some(match from.u64()? {
@@ -288,7 +288,7 @@ fn entry<'a>(from: &mut Reader<'a>) -> Option<JobEntry<'a>> {
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Report {
+pub(crate) enum Report {
     /// A step of making the sandbox failed, with this errno.
     Failed { step: String, errno: i32 },
     /// The command ran, and everything in the sandbox is dead.
@@ -300,20 +300,20 @@ pub(super) enum Report {
 
 /// The facts of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Done {
+pub(crate) struct Done {
     /// The limit that it was killed for.
-    pub(super) limit: Option<LimitKind>,
+    pub(crate) limit: Option<LimitKind>,
     /// The raw wait status of the command.
-    pub(super) wait_status: i32,
-    pub(super) wall_ns: u64,
-    pub(super) cpu_ns: u64,
-    pub(super) peak_memory_bytes: u64,
-    pub(super) setup_ns: u64,
-    pub(super) pids_refused: u64,
-    pub(super) stalled_ns: u64,
-    pub(super) start: Start,
+    pub(crate) wait_status: i32,
+    pub(crate) wall_ns: u64,
+    pub(crate) cpu_ns: u64,
+    pub(crate) peak_memory_bytes: u64,
+    pub(crate) setup_ns: u64,
+    pub(crate) pids_refused: u64,
+    pub(crate) stalled_ns: u64,
+    pub(crate) start: Start,
     /// Whether the interpreter that it should have come from is gone.
-    pub(super) lost: bool,
+    pub(crate) lost: bool,
 }
 
 fn text(from: &mut Reader<'_>) -> Option<String> {
@@ -325,7 +325,7 @@ const LIMITS: [LimitKind; 4] =
 
 impl Report {
     /// Encodes the report.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut to = Writer::default();
         match self {
             Self::Failed { step, errno } => {
@@ -367,7 +367,7 @@ impl Report {
     }
 
     /// Decodes a report; `None` when the bytes are none.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut from = Reader(bytes);
         Some(match from.u64()? {
             0 => Self::Failed { step: text(&mut from)?, errno: from.u64()? as i32 },

@@ -13,7 +13,7 @@ use super::{
     shared::Shared,
     slot::Slot,
     sys,
-    warm::{Interpreter, Said},
+    warm::{Asked, Interpreter, Said},
     wire,
 };
 use crate::Start;
@@ -100,8 +100,15 @@ impl<'a> Lending<'a> {
         let fds = self.held.iter().chain(&slot.namespaces).map(AsFd::as_fd);
         let clock = slot.cgroups.get(Role::CpuUsage).map(AsFd::as_fd);
         let fds: Vec<_> = fds.chain(clock).collect();
-        let limits = setup::resources(self.job, &slot.cgroups, slot.shared);
-        interpreter.ask(self.job, self.lent, &limits, sys::bytes_of(slot.seccomp), &fds)
+        let asked = Asked {
+            argv: self.job.argv.get(self.lent.script..).unwrap_or_default(),
+            cwd: &setup::start_directory(self.job),
+            user: None,
+            limits: &setup::resources(self.job, &slot.cgroups, slot.shared),
+            seccomp: sys::bytes_of(slot.seccomp),
+            channels: &self.job.channels,
+        };
+        interpreter.conversation.ask(&asked, &fds)
     }
 
     /// Hears the interpreter; returns whether the sandbox is to be ended.
@@ -144,7 +151,8 @@ impl<'a> Lending<'a> {
     /// Leaves the interpreter ready for the next job, once all of the sandbox is dead. Returns how
     /// the process started, whether there is no interpreter any more, and why there was no process.
     pub(super) fn finish(self) -> (Start, bool, Option<(String, i32)>) {
-        let ready = self.interpreter.is_some_and(|it| !self.asked || it.settle(self.done));
+        let ready =
+            self.interpreter.is_some_and(|it| !self.asked || it.conversation.settle(self.done));
         (self.start, !ready, self.failed)
     }
 }

@@ -13,22 +13,22 @@
 
 mod cgroup;
 mod instance;
-mod job;
+pub(crate) mod job;
 mod lending;
 mod lineage;
 mod output;
 mod pool;
 mod probe;
-mod run;
-mod seccomp;
-mod setup;
-mod shared;
-mod slot;
+pub(crate) mod run;
+pub(crate) mod seccomp;
+pub(crate) mod setup;
+pub(crate) mod shared;
+pub(crate) mod slot;
 mod spawner;
-mod sys;
-mod warm;
+pub(crate) mod sys;
+pub(crate) mod warm;
 mod watch;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     fmt, io,
@@ -40,23 +40,23 @@ use std::{
 use async_trait::async_trait;
 use tokio::{runtime::Handle, sync::Semaphore};
 
+pub use self::probe::{Finding, probe};
+pub(crate) use self::spawner::spawner_main_if_asked;
 use self::{
     instance::Instance,
     pool::{Busy, Inner, Slot},
     run::NativeSandbox,
 };
-pub use self::{
-    probe::{Finding, probe},
-    spawner::spawner_main_if_asked,
-};
 use crate::{
     Backend, BackendError, BackendResult, ImageRef, Layer, Sandbox, SandboxId, SandboxSpec,
+    lineage::Memory,
 };
 
 /// How a [`Native`] backend is set up.
 #[derive(Clone, Debug)]
 pub struct NativeConfig {
-    /// The executable that becomes the spawner: one whose `main` calls [`spawner_main_if_asked`].
+    /// The executable that becomes the spawner: one whose `main` calls
+    /// [`helper_main_if_asked`](crate::helper_main_if_asked).
     pub spawner: PathBuf,
     /// Where lock files lie by which a later start finds what a killed service left.
     pub state_dir: PathBuf,
@@ -111,6 +111,7 @@ impl Native {
             as_root,
             permits: Arc::new(Semaphore::new(config.max_sandboxes)),
             state: Mutex::default(),
+            memory: Memory::default(),
             config,
             runtime,
             instance,

@@ -1,10 +1,9 @@
 //! The slots of a backend: made when needed, handed out, taken back.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,12 +18,14 @@ use super::{
     NativeConfig, failed, gone,
     instance::{self, Instance},
     job::Report,
-    lineage::{Known, Stillborn},
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
 };
-use crate::{BackendResult, modules::Scan};
+use crate::{
+    BackendResult,
+    lineage::{Known, Memory},
+};
 
 /// What all clones of a backend and all its sandboxes share.
 pub(super) struct Inner {
@@ -35,6 +36,7 @@ pub(super) struct Inner {
     pub(super) instance: Instance,
     pub(super) permits: Arc<Semaphore>,
     pub(super) state: Mutex<State>,
+    pub(super) memory: Memory,
 }
 
 #[derive(Default)]
@@ -45,10 +47,6 @@ pub(super) struct State {
     /// Whether a slot is being made that nobody waits for.
     making_spare: bool,
     slots_made: u32,
-    /// What no warm interpreter could be made for, with the reason.
-    pub(super) stillborn: Vec<Stillborn>,
-    /// What directory layers hold of Python modules. They don't change.
-    pub(super) scans: HashMap<Arc<PathBuf>, Arc<Scan>>,
 }
 
 /// Our end of a slot.

@@ -57,10 +57,7 @@ impl Sandbox for NativeSandbox {
         // The command has its own now; as long as ours were open, no pipe would end.
         drop(theirs);
         // Ends of socket pairs, too: the peer must see when the sandbox's end is closed.
-        let channels: Vec<_> = command.channels.into_iter().map(|channel| channel.end).collect();
-        let collected: Vec<bool> =
-            channels.iter().map(|end| matches!(end, ChannelEnd::Collect { .. })).collect();
-        drop(channels);
+        drop(command.channels);
 
         let mut drains = Drains::new(ours);
         let slot = busy.slot()?;
@@ -84,10 +81,7 @@ impl Sandbox for NativeSandbox {
             busy.slot_mut()?.interpreters.clear();
         }
         drop(busy);
-        let mut captures = drains.finish().into_iter();
-        let (stdout, stderr) =
-            (captures.next().unwrap_or_default(), captures.next().unwrap_or_default());
-        debug_assert_eq!(captures.len(), collected.iter().filter(|c| **c).count());
+        let captures = drains.finish();
         match report {
             Report::Interpreter(_) => Err(gone("slot gave another answer")),
             Report::Failed { step, errno } => {
@@ -100,31 +94,27 @@ impl Sandbox for NativeSandbox {
                     Err(Some(why)) => Start::ColdInstead(why),
                     _ => done.start.clone(),
                 };
-                Ok(execution(&done, start, stdout, stderr, captures.collect(), fallbacks))
+                let isolation = Isolation { backend: "native".to_owned(), fallbacks, start };
+                Ok(execution(&done, captures, isolation))
             }
         }
     }
 }
 
-fn execution(
-    done: &Done,
-    start: Start,
-    stdout: Capture,
-    stderr: Capture,
-    channels: Vec<Capture>,
-    fallbacks: Vec<String>,
-) -> Execution {
+/// Puts together what came of a command; `captures` are of stdout, stderr and collected channels.
+pub(crate) fn execution(done: &Done, captures: Vec<Capture>, isolation: Isolation) -> Execution {
     let status = done.wait_status;
     let termination = match done.limit {
         Some(kind) => Termination::Limit(kind),
         None if libc::WIFSIGNALED(status) => Termination::Signaled(libc::WTERMSIG(status)),
         None => Termination::Exited(libc::WEXITSTATUS(status)),
     };
+    let mut captures = captures.into_iter();
     Execution {
         termination,
-        stdout,
-        stderr,
-        channels,
+        stdout: captures.next().unwrap_or_default(),
+        stderr: captures.next().unwrap_or_default(),
+        channels: captures.collect(),
         usage: Usage {
             wall: Duration::from_nanos(done.wall_ns),
             cpu: Duration::from_nanos(done.cpu_ns),
@@ -133,7 +123,7 @@ fn execution(
             pids_refused: done.pids_refused,
             stalled: Duration::from_nanos(done.stalled_ns),
         },
-        isolation: Isolation { backend: "native".to_owned(), fallbacks, start },
+        isolation,
     }
 }
 

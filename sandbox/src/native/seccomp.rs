@@ -96,7 +96,7 @@ const CLONE_FLAGS: &[i32] = &[
 const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Compiles the filter.
-pub(super) fn compile() -> io::Result<BpfProgram> {
+pub(crate) fn compile() -> io::Result<BpfProgram> {
     let broken = |e: seccompiler::BackendError| io::Error::other(e.to_string());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
 

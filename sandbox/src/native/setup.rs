@@ -342,7 +342,7 @@ fn open_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Owned
 }
 
 /// Makes `path` and its parents below `root`.
-fn make_directories(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn make_directories(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     if path.components().count() == 1 {
         let _ = mkdirat(root, path, Mode::from_raw_mode(0o755));
     }
@@ -362,13 +362,16 @@ fn make_directories(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<Own
 }
 
 /// Makes the parent of `path`; returns it and the last component.
-fn parent_of<'p>(root: BorrowedFd<'_>, path: &'p Path) -> rustix::io::Result<(OwnedFd, &'p OsStr)> {
+pub(crate) fn parent_of<'p>(
+    root: BorrowedFd<'_>,
+    path: &'p Path,
+) -> rustix::io::Result<(OwnedFd, &'p OsStr)> {
     let name = path.file_name().ok_or(Errno::INVAL)?;
     let parent = make_directories(root, path.parent().unwrap_or(Path::new("")))?;
     Ok((parent, name))
 }
 
-fn write_file(
+pub(crate) fn write_file(
     root: BorrowedFd<'_>,
     path: &Path,
     content: &[u8],

@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 /// The page. Zeros mean "not yet".
 #[repr(C)]
 #[derive(Default)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     /// When the command started, by [`now_ns`](super::sys::now_ns).
     started_ns: AtomicU64,
     /// Processes of the slot that the command's user has outside the sandbox.
@@ -29,13 +29,13 @@ pub(super) struct Shared {
 
 /// A step of making a sandbox that failed.
 #[derive(Debug)]
-pub(super) struct StepError {
-    pub(super) step: &'static str,
-    pub(super) source: io::Error,
+pub(crate) struct StepError {
+    pub(crate) step: &'static str,
+    pub(crate) source: io::Error,
 }
 
 /// Names the step in which an error occurred.
-pub(super) trait AtStep<T> {
+pub(crate) trait AtStep<T> {
     /// Adds the step's name.
     fn at(self, step: &'static str) -> Result<T, StepError>;
 }
@@ -48,7 +48,7 @@ impl<T, E: Into<io::Error>> AtStep<T> for Result<T, E> {
 
 impl Shared {
     /// Maps a page that processes forked from this one share with it.
-    pub(super) fn map() -> io::Result<&'static Self> {
+    pub(crate) fn map() -> io::Result<&'static Self> {
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choosing disturbs nothing.
         let page = unsafe {
             mmap_anonymous(
@@ -64,48 +64,48 @@ impl Shared {
     }
 
     /// Forgets the last sandbox.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.started_ns.store(0, SeqCst);
         self.ended.store(0, SeqCst);
         self.errno.store(0, SeqCst);
     }
 
-    pub(super) fn set_outside(&self, processes: u64) {
+    pub(crate) fn set_outside(&self, processes: u64) {
         self.outside.store(processes, SeqCst);
     }
 
     /// Returns how many processes of the command's user there are outside the sandbox.
-    pub(super) fn outside(&self) -> u64 {
+    pub(crate) fn outside(&self) -> u64 {
         self.outside.load(SeqCst)
     }
 
-    pub(super) fn set_started(&self, now_ns: u64) {
+    pub(crate) fn set_started(&self, now_ns: u64) {
         self.started_ns.store(now_ns, SeqCst);
     }
 
     /// Returns when the command started.
-    pub(super) fn started_ns(&self) -> Option<u64> {
+    pub(crate) fn started_ns(&self) -> Option<u64> {
         Some(self.started_ns.load(SeqCst)).filter(|ns| *ns != 0)
     }
 
-    pub(super) fn set_ended(&self, wait_status: i32) {
+    pub(crate) fn set_ended(&self, wait_status: i32) {
         self.wait_status.store(wait_status, SeqCst);
         self.ended.store(1, SeqCst);
     }
 
     /// Returns the wait status of the command.
-    pub(super) fn wait_status(&self) -> Option<i32> {
+    pub(crate) fn wait_status(&self) -> Option<i32> {
         (self.ended.load(SeqCst) != 0).then(|| self.wait_status.load(SeqCst))
     }
 
-    pub(super) fn set_failed(&self, error: &StepError) {
+    pub(crate) fn set_failed(&self, error: &StepError) {
         self.step.store(error.step.as_ptr() as usize, SeqCst);
         self.step_length.store(error.step.len(), SeqCst);
         self.errno.store(error.source.raw_os_error().unwrap_or(libc::EINVAL), SeqCst);
     }
 
     /// Returns the step that failed, with its errno.
-    pub(super) fn failed(&self) -> Option<(&'static str, i32)> {
+    pub(crate) fn failed(&self) -> Option<(&'static str, i32)> {
         let errno = Some(self.errno.load(SeqCst)).filter(|errno| *errno != 0)?;
         let (address, length) = (self.step.load(SeqCst), self.step_length.load(SeqCst));
         // SAFETY: our pid 1, a fork of this process that executed nothing, stored the parts of a

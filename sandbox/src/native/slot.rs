@@ -81,7 +81,7 @@ pub(super) fn main(
 }
 
 /// Resource limits that are the same for every sandbox: soft and hard.
-const RESOURCES: [(u32, u64, u64); 6] = [
+pub(crate) const RESOURCES: [(u32, u64, u64); 6] = [
     (libc::RLIMIT_CORE, 0, 0),
     (libc::RLIMIT_NOFILE, 1024, 1024),
     (libc::RLIMIT_MEMLOCK, 64 << 10, 64 << 10),
@@ -433,7 +433,7 @@ fn wait(
             fds.push(PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP));
             match (stage, interpreter) {
                 (Stage::Building, _) => fds.push(PollFd::new(&next.socket, PollFlags::IN)),
-                (Stage::Asked, Some(it)) => fds.push(PollFd::new(&it.socket, PollFlags::IN)),
+                (Stage::Asked, Some(it)) => fds.push(PollFd::new(&it.conversation, PollFlags::IN)),
                 _ => {}
             }
         }
@@ -458,7 +458,9 @@ fn wait(
             };
         } else if is_lending && let Some(lending) = lending {
             match interpreter.filter(|_| stage == Stage::Asked) {
-                Some(it) => killed = lending.hear(it.listen(), &next.socket, slot.shared),
+                Some(it) => {
+                    killed = lending.hear(it.conversation.listen(), &next.socket, slot.shared)
+                }
                 None => lending.lend(slot, &next.socket),
             }
         } else {

@@ -28,10 +28,7 @@ use super::{
 pub(super) const ARGUMENT: &str = "__spawner";
 
 /// Becomes the spawner of sandboxes if that is what this process was started for.
-///
-/// Every binary that uses [`Native`](super::Native) calls it first thing in `main`: the service
-/// starts its own executable once more, and that process never returns from here.
-pub fn spawner_main_if_asked() {
+pub(crate) fn spawner_main_if_asked() {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == ARGUMENT) {
         run();
     }

@@ -14,7 +14,7 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 }
 
 /// Which of the two processes returns from [`clone3`].
-pub(super) enum Cloned {
+pub(crate) enum Cloned {
     /// The new process.
     Child,
     /// The caller: a descriptor of the new process, and its id.
@@ -27,7 +27,7 @@ pub(super) enum Cloned {
 ///
 /// The caller's process must have one thread: another could hold a lock that the child then waits
 /// for in vain.
-pub(super) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+pub(crate) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     // SAFETY: `clone_args` is plain old data, for which zeros mean "nothing asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -52,16 +52,35 @@ pub(super) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::R
     Ok(Cloned::Parent { pidfd, pid: pid as i32 })
 }
 
+/// Makes a process where [`clone3`] is refused. Returns its id, or `None` in the new one.
+///
+/// # Safety
+///
+/// As for [`clone3`].
+pub(crate) unsafe fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: the caller has one thread, so the child finds no lock held.
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok((pid != 0).then_some(pid as i32))
+}
+
 /// What a process and the children that it waited for used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Used {
-    pub(super) cpu_ns: u64,
+pub(crate) struct Used {
+    pub(crate) cpu_ns: u64,
     /// Resident memory of the largest of them.
-    pub(super) largest_bytes: u64,
+    pub(crate) largest_bytes: u64,
+}
+
+impl Used {
+    /// Adds what another used.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.cpu_ns += other.cpu_ns;
+        self.largest_bytes = self.largest_bytes.max(other.largest_bytes);
+    }
 }
 
 /// Waits for the process behind `pidfd`.
-pub(super) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Used> {
+pub(crate) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Used> {
     // SAFETY: both are plain old data.
     let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
     loop {
@@ -81,17 +100,20 @@ pub(super) fn wait_pidfd(pidfd: BorrowedFd<'_>) -> io::Result<Used> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,
         };
-        let ns =
-            |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
-        return Ok(Used {
-            cpu_ns: ns(usage.ru_utime) + ns(usage.ru_stime),
-            largest_bytes: usage.ru_maxrss as u64 * 1024,
-        });
+        return Ok(used(&usage));
+    }
+}
+
+fn used(usage: &libc::rusage) -> Used {
+    let ns = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1000;
+    Used {
+        cpu_ns: ns(usage.ru_utime) + ns(usage.ru_stime),
+        largest_bytes: usage.ru_maxrss as u64 * 1024,
     }
 }
 
 /// Waits for any child and returns its id and raw wait status; `None` when there is no child.
-pub(super) fn wait_any() -> Option<(i32, i32)> {
+pub(crate) fn wait_any() -> Option<(i32, i32)> {
     loop {
         let mut status = 0;
         // SAFETY: `status` outlives the call.
@@ -105,20 +127,77 @@ pub(super) fn wait_any() -> Option<(i32, i32)> {
     }
 }
 
+/// Buries a child that has ended, if there is one: its id, its raw wait status and what it used.
+pub(crate) fn reap() -> Option<(i32, i32, Used)> {
+    let mut status = 0;
+    // SAFETY: plain old data.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` and `usage` outlive the call.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    (pid > 0).then(|| (pid, status, used(&usage)))
+}
+
+/// Returns a descriptor that is readable once a child has ended, until [`take_signals`].
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised before use and outlives the calls; the descriptor is new.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()).into())?;
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        let fd = check(libc::signalfd(-1, &raw const set, flags).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Forgets the signals behind a descriptor of [`child_signals`].
+pub(crate) fn take_signals(fd: BorrowedFd<'_>) {
+    let mut buffer = [0; size_of::<libc::signalfd_siginfo>()];
+    while rustix::io::read(fd, &mut buffer).is_ok() {}
+}
+
+/// Sends SIGKILL to every process that this one may signal, but not to itself or to pid 1.
+pub(crate) fn kill_all() {
+    // SAFETY: sends signals, touches no memory.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// Kinds of System V objects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum IpcObject {
+    SharedMemory,
+    Semaphores,
+    Messages,
+}
+
+/// Removes a System V object.
+pub(crate) fn remove_ipc(kind: IpcObject, id: i32) -> io::Result<()> {
+    // SAFETY: removal passes no memory.
+    let result = unsafe {
+        match kind {
+            IpcObject::SharedMemory => libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+            IpcObject::Semaphores => libc::semctl(id, 0, libc::IPC_RMID),
+            IpcObject::Messages => libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()),
+        }
+    };
+    check(result.into()).map(drop)
+}
+
 /// Ends the process at once, without running anything of the standard library's.
-pub(super) fn exit_now(status: i32) -> ! {
+pub(crate) fn exit_now(status: i32) -> ! {
     // SAFETY: always sound; nothing of this process is used afterwards.
     unsafe { libc::_exit(status) }
 }
 
 /// Sends SIGKILL to the process `pid`, if it is there.
-pub(super) fn kill_pid(pid: i32) {
+pub(crate) fn kill_pid(pid: i32) {
     // SAFETY: sends a signal, touches no memory.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
 /// Sends SIGKILL to the process behind `pidfd`, if it still runs.
-pub(super) fn kill_pidfd(pidfd: BorrowedFd<'_>) {
+pub(crate) fn kill_pidfd(pidfd: BorrowedFd<'_>) {
     // SAFETY: passes no memory (the null `siginfo` means a plain kill).
     unsafe {
         libc::syscall(
@@ -132,7 +211,7 @@ pub(super) fn kill_pidfd(pidfd: BorrowedFd<'_>) {
 }
 
 /// Opens a descriptor of the process `pid`.
-pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: passes no memory.
     let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the kernel just made this descriptor for us.
@@ -140,19 +219,19 @@ pub(super) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
 }
 
 /// Enters the namespace behind `fd`, which must be of `kind` (a `CLONE_NEW...` flag).
-pub(super) fn setns(fd: BorrowedFd<'_>, kind: i32) -> io::Result<()> {
+pub(crate) fn setns(fd: BorrowedFd<'_>, kind: i32) -> io::Result<()> {
     // SAFETY: passes no memory.
     check(unsafe { libc::setns(fd.as_raw_fd(), kind) }.into()).map(drop)
 }
 
 /// Leaves the namespaces in `flags` for fresh ones.
-pub(super) fn unshare(flags: i32) -> io::Result<()> {
+pub(crate) fn unshare(flags: i32) -> io::Result<()> {
     // SAFETY: only namespace flags are passed: no memory or descriptor table changes owner.
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
 
 /// Sets all user and group ids of this process; drops supplementary groups where that is allowed.
-pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+pub(crate) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: plain system calls; this process has one thread, so no other one keeps old ids. The
     // raw calls avoid libc's broadcast to threads, which there are none of.
     unsafe {
@@ -164,6 +243,42 @@ pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets the user and group that this process acts as; it stays what it was besides, and can go back.
+pub(crate) fn set_effective_user(id: u32) -> io::Result<()> {
+    const KEEP: u32 = u32::MAX;
+    // SAFETY: as in `become_user`. Only root may change the group, so it comes first on the way out
+    // and last on the way back.
+    unsafe {
+        let group = || check(libc::syscall(libc::SYS_setresgid, KEEP, id, KEEP));
+        if id != 0 {
+            group()?;
+        }
+        check(libc::syscall(libc::SYS_setresuid, KEEP, id, KEEP))?;
+        if id == 0 {
+            group()?;
+        }
+    }
+    Ok(())
+}
+
+/// Becomes a user whose programs can become any other: the capabilities for that stay with them.
+pub(crate) fn become_user_with_identity_capabilities(id: u32) -> io::Result<()> {
+    const CAP_SETGID: u64 = 6;
+    const CAP_SETUID: u64 = 7;
+    let header = CapabilityHeader { version: CAPABILITIES_3, pid: 0 };
+    let both = 1 << CAP_SETGID | 1 << CAP_SETUID;
+    // Effective, permitted, inheritable; each low half first in its triple.
+    let sets: [u32; 6] = [both, both, both, 0, 0, 0];
+    prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0)?;
+    become_user(id, id)?;
+    // SAFETY: version 3 reads a header and two triples of 32-bit words, which both are.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) })?;
+    for capability in [CAP_SETGID, CAP_SETUID] {
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability, 0)?;
+    }
+    Ok(())
+}
+
 /// Calls `prctl` with integer arguments.
 fn prctl(option: i32, a: u64, b: u64, c: u64) -> io::Result<()> {
     // SAFETY: only options that take integers are passed (callers are in this file).
@@ -171,22 +286,22 @@ fn prctl(option: i32, a: u64, b: u64, c: u64) -> io::Result<()> {
 }
 
 /// Has the kernel send SIGKILL to this process when its parent dies.
-pub(super) fn die_with_parent() -> io::Result<()> {
+pub(crate) fn die_with_parent() -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0, 0)
 }
 
 /// Shows this process's memory and `/proc` entries to others of the same user, or hides them.
-pub(super) fn set_dumpable(dumpable: bool) -> io::Result<()> {
+pub(crate) fn set_dumpable(dumpable: bool) -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into(), 0, 0)
 }
 
 /// No program that this process executes can gain privileges.
-pub(super) fn set_no_new_privs() -> io::Result<()> {
+pub(crate) fn set_no_new_privs() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0)
 }
 
 /// Empties the bounding and ambient capability sets: nothing executed from now on has any.
-pub(super) fn drop_bounding_capabilities() -> io::Result<()> {
+pub(crate) fn drop_bounding_capabilities() -> io::Result<()> {
     for capability in 0..64 {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0, 0) {
             // Above the last capability that this kernel knows.
@@ -198,7 +313,7 @@ pub(super) fn drop_bounding_capabilities() -> io::Result<()> {
 }
 
 /// Empties the effective, permitted and inheritable capability sets.
-pub(super) fn drop_capabilities() -> io::Result<()> {
+pub(crate) fn drop_capabilities() -> io::Result<()> {
     let header = CapabilityHeader { version: CAPABILITIES_3, pid: 0 };
     let none = [0u32; 6];
     // SAFETY: version 3 reads a header and two triples of 32-bit words, which both are.
@@ -207,7 +322,7 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
 
 /// Lets the program that this process executes next enter namespaces of its user namespace: the one
 /// capability for that and `CAP_SYS_CHROOT`, which the mount namespace also asks for.
-pub(super) fn keep_namespace_capabilities() -> io::Result<()> {
+pub(crate) fn keep_namespace_capabilities() -> io::Result<()> {
     for capability in [CAP_SYS_CHROOT, CAP_SYS_ADMIN] {
         let raise = libc::PR_CAP_AMBIENT_RAISE as u64;
         prctl(libc::PR_CAP_AMBIENT, raise, capability, 0)?;
@@ -217,7 +332,7 @@ pub(super) fn keep_namespace_capabilities() -> io::Result<()> {
 
 /// Makes the capabilities of [`keep_namespace_capabilities`] inheritable, which an empty bounding
 /// set forbids later. They pass to no program by that alone.
-pub(super) fn allow_namespace_capabilities() -> io::Result<()> {
+pub(crate) fn allow_namespace_capabilities() -> io::Result<()> {
     let header = CapabilityHeader { version: CAPABILITIES_3, pid: 0 };
     // Effective, permitted, inheritable; each low half first in its triple.
     let mut sets = [0u32; 6];
@@ -240,13 +355,13 @@ struct CapabilityHeader {
 }
 
 /// Returns a compiled seccomp filter as the kernel reads it.
-pub(super) fn bytes_of(program: &[seccompiler::sock_filter]) -> &[u8] {
+pub(crate) fn bytes_of(program: &[seccompiler::sock_filter]) -> &[u8] {
     // SAFETY: a `sock_filter` is two bytes and a half word in eight bytes, without padding.
     unsafe { std::slice::from_raw_parts(program.as_ptr().cast(), size_of_val(program)) }
 }
 
 /// Installs a compiled seccomp filter for this process and its descendants.
-pub(super) fn install_seccomp(program: &[seccompiler::sock_filter]) -> io::Result<()> {
+pub(crate) fn install_seccomp(program: &[seccompiler::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
@@ -261,7 +376,7 @@ pub(super) fn install_seccomp(program: &[seccompiler::sock_filter]) -> io::Resul
 }
 
 /// Sets a resource limit, never above the hard limit in force.
-pub(super) fn limit_resource(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+pub(crate) fn limit_resource(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` outlives both calls.
     unsafe {
@@ -274,7 +389,7 @@ pub(super) fn limit_resource(resource: u32, soft: u64, hard: u64) -> io::Result<
 
 /// Makes the detached mount behind `tree` read-only, without set-user-id programs and devices,
 /// and, where `ids` is given, with the id mapping of that user namespace.
-pub(super) fn seal_mount(tree: BorrowedFd<'_>, ids: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(crate) fn seal_mount(tree: BorrowedFd<'_>, ids: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut attr = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
         attr_clr: 0,
@@ -300,7 +415,7 @@ pub(super) fn seal_mount(tree: BorrowedFd<'_>, ids: Option<BorrowedFd<'_>>) -> i
 }
 
 /// Returns the monotonic clock in nanoseconds: the same for all processes.
-pub(super) fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` outlives the call, which can't fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
@@ -308,7 +423,7 @@ pub(super) fn now_ns() -> u64 {
 }
 
 /// Switches the loopback interface of this network namespace on.
-pub(super) fn loopback_up() -> io::Result<()> {
+pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: `ifreq` is plain old data; the descriptor is new and ours; `request` outlives the
     // call, which reads the interface's name and flags alone.
     unsafe {
@@ -325,14 +440,14 @@ pub(super) fn loopback_up() -> io::Result<()> {
 }
 
 /// Makes `from` also known as descriptor `to`, which the programs executed later inherit.
-pub(super) fn dup_to(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
+pub(crate) fn dup_to(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
     // SAFETY: whoever calls this owns the low descriptor numbers of a process about to execute
     // another program, so no `OwnedFd` in use is replaced.
     check(unsafe { libc::dup2(from.as_raw_fd(), to) }.into()).map(drop)
 }
 
 /// Marks all descriptors from `first` on to be closed on execution.
-pub(super) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: closes nothing now, so no `OwnedFd` is invalidated.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })
@@ -340,20 +455,20 @@ pub(super) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 }
 
 /// Closes every descriptor of a process that will use none any more.
-pub(super) fn close_everything() {
+pub(crate) fn close_everything() {
     // SAFETY: the caller (pid 1 of a sandbox, which waits and exits) uses no descriptor afterwards.
     unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
 }
 
 /// Strings in the form that `execve` takes them.
-pub(super) struct CStrings {
+pub(crate) struct CStrings {
     _owned: Vec<CString>,
     pointers: Vec<*mut libc::c_char>,
 }
 
 impl CStrings {
     /// Copies `strings`.
-    pub(super) fn new(strings: Vec<CString>) -> Self {
+    pub(crate) fn new(strings: Vec<CString>) -> Self {
         let pointers =
             strings.iter().map(|s| s.as_ptr().cast_mut()).chain([std::ptr::null_mut()]).collect();
         Self { _owned: strings, pointers }
@@ -363,7 +478,7 @@ impl CStrings {
 /// Starts `program` in a session of its own, with all signals at their defaults.
 ///
 /// The child shares this process's memory until it executes, so nothing is copied.
-pub(super) fn spawn(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Result<i32> {
+pub(crate) fn spawn(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Result<i32> {
     const FLAGS: i32 = libc::POSIX_SPAWN_SETSIGDEF
         | libc::POSIX_SPAWN_SETSIGMASK
         | libc::POSIX_SPAWN_SETSID as i32;
@@ -396,7 +511,7 @@ pub(super) fn spawn(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Resu
 
 /// Executes `program` in the place of this one, with all signals at their defaults; returns why it
 /// could not.
-pub(super) fn execute(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Error {
+pub(crate) fn execute(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Error {
     // SAFETY: `argv` and `env` end in null and own what they point to; the signal set is
     // initialised before use; defaults call nothing of ours.
     unsafe {
@@ -412,7 +527,7 @@ pub(super) fn execute(program: &CStr, argv: &CStrings, env: &CStrings) -> io::Er
 }
 
 /// Registers a descriptor, made non-blocking, with the tokio runtime around.
-pub(super) fn watch(
+pub(crate) fn watch(
     fd: OwnedFd,
     interest: tokio::io::Interest,
 ) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {

@@ -14,7 +14,7 @@ begins with a letter:
     X errno step the process could not be made; the errno may be 0
     D            done with the command, in any case: whoever still speaks of it is in the sandbox
 
-A fork enters the sandbox's process namespace and forks once more; the second is an orphan, which
+A fork enters the sandbox's process namespace, if it has one, and forks once more; the second is an orphan, which
 pid 1 of the sandbox adopts as it would a child. It gives up every right before it reads a byte of
 the work tree. Then it leaves this module and becomes what `python OPTIONS SCRIPT ARG...` would be,
 standing just before the script's first line.
@@ -66,12 +66,14 @@ class Request:
         self.message, self.at, self.fds = message, 1, fds
         self.argv = [os.fsdecode(part) for part in self.list(self.bytes)]
         self.cwd = self.bytes()
+        self.user = self.u64()
         self.limits = self.list(lambda: (self.u64(), self.u64()))
         self.filter = self.bytes()
         numbers = self.list(self.u64)
         first = 3 + len(numbers)
         self.stdio, self.channels = fds[:3], list(zip(fds[3:first], numbers))
-        self.namespaces, self.pid_namespace = fds[first : first + 5], fds[first + 5]
+        # Where a sandbox has a user instead, there are none.
+        self.namespaces, self.pid_namespace = fds[first : first + 5], fds[first + 5 : first + 6]
         self.clocks = fds[first + 6 :]
 
     def u64(self):
@@ -132,6 +134,11 @@ def enter(request):
             if most == resource.RLIM_INFINITY:
                 most = 2**63 - 1
             resource.setrlimit(number, (min(value, most),) * 2)
+        if request.user:
+            at = "become the sandbox's user"
+            os.setgroups([])
+            os.setresgid(*(request.user,) * 3)
+            os.setresuid(*(request.user,) * 3)
     except OSError as error:
         raise Failed(at, error.errno)
     header, none = struct.pack("<Ii", CAPABILITY_VERSION_3, 0), bytes(24)
@@ -199,8 +206,8 @@ def serve(channel):
         gone, going = os.pipe()
         pid = 0
         try:
-            name = "enter the process namespace"
-            step(name, libc.setns(request.pid_namespace, CLONE_NEWPID))
+            for namespace in request.pid_namespace:
+                step("enter the process namespace", libc.setns(namespace, CLONE_NEWPID))
             pid = fork()
         except Failed as failed:
             tell(channel, failed)

@@ -22,7 +22,7 @@ use rustix::{
 };
 
 use super::{
-    job::{Job, Lent, NewInterpreter},
+    job::NewInterpreter,
     setup,
     shared::{AtStep, StepError},
     sys::{self, Cloned},
@@ -30,9 +30,9 @@ use super::{
 };
 
 /// The program that an interpreter runs.
-const PROGRAM: &[u8] = include_bytes!("warm.py");
+pub(crate) const PROGRAM: &[u8] = include_bytes!("warm.py");
 /// Where it lies inside.
-pub(super) const PATH: &str = "/assay/warm.py";
+pub(crate) const PATH: &str = "/assay/warm.py";
 /// How long an interpreter may take to import what it is told to: less than a caller waits for a
 /// sandbox beyond its wall limit.
 const IMPORTS: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
@@ -40,17 +40,33 @@ const IMPORTS: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 const DONE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// What a process has to enter to be in a sandbox, in the order in which `warm.py` has them.
-pub(super) const NAMESPACES: [&str; 6] = ["mnt", "net", "ipc", "uts", "cgroup", "pid"];
+pub(crate) const NAMESPACES: [&str; 6] = ["mnt", "net", "ipc", "uts", "cgroup", "pid"];
 
 /// An interpreter that has imported its modules. Dropping it ends it.
 pub(super) struct Interpreter {
-    pub(super) socket: OwnedFd,
+    pub(super) conversation: Conversation,
     pidfd: OwnedFd,
+}
+
+/// The socket to an interpreter.
+pub(crate) struct Conversation(OwnedFd);
+
+/// A command that an interpreter is asked to fork for.
+pub(crate) struct Asked<'a> {
+    /// The script and its arguments.
+    pub(crate) argv: &'a [&'a [u8]],
+    /// The working directory, absolute.
+    pub(crate) cwd: &'a Path,
+    /// Who the fork becomes, where no namespace of its own says that.
+    pub(crate) user: Option<u32>,
+    pub(crate) limits: &'a [(u32, u64)],
+    pub(crate) seccomp: &'a [u8],
+    pub(crate) channels: &'a [i32],
 }
 
 /// What an interpreter, or a fork of it, says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// It holds modules of these names.
     Ready(Vec<u8>),
     Joined,
@@ -77,7 +93,7 @@ pub(super) enum Said {
 impl Interpreter {
     /// Starts an interpreter on the image behind `image` and waits until it is ready. Returns with
     /// it the names of the modules that it holds; the inner error is why it is none.
-    pub(super) fn start(
+    pub(crate) fn start(
         request: &NewInterpreter<'_>,
         image: &OwnedFd,
         slot: BorrowedFd<'_>,
@@ -98,9 +114,22 @@ impl Interpreter {
             sys::exit_now(1)
         };
         drop(theirs);
-        let interpreter = Self { socket, pidfd };
+        let interpreter = Self { conversation: Conversation::new(socket), pidfd };
+        let began = interpreter.conversation.begin(groups)?;
+        Ok(began.map(|held| (interpreter, held)))
+    }
+}
+
+impl Conversation {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Waits until the interpreter is ready, and has it join control groups. Returns the names of
+    /// the modules that it holds; the inner error is why it is none.
+    pub(crate) fn begin(&self, groups: &[OwnedFd]) -> Result<Result<Vec<u8>, String>, StepError> {
         let failed = |errno| Err(io::Error::from_raw_os_error(errno));
-        let held = match interpreter.wait(&IMPORTS) {
+        let held = match self.wait(&IMPORTS) {
             Said::Ready(held) => held,
             Said::No(why) => return Ok(Err(why)),
             Said::Failed { errno, .. } => return failed(errno).at("start the interpreter"),
@@ -109,39 +138,32 @@ impl Interpreter {
         };
         // Not before: what it holds by now is not the sandboxes' memory.
         let groups: Vec<_> = groups.iter().map(AsFd::as_fd).collect();
-        wire::send(&interpreter.socket, b"J", &groups).at("have it join its groups")?;
-        match interpreter.wait(&IMPORTS) {
-            Said::Joined => Ok(Ok((interpreter, held))),
+        wire::send(&self.0, b"J", &groups).at("have it join its groups")?;
+        match self.wait(&IMPORTS) {
+            Said::Joined => Ok(Ok(held)),
             Said::Silence => failed(libc::ETIMEDOUT).at("have it join its groups"),
             _ => failed(libc::EPIPE).at("have it join its groups"),
         }
     }
 
-    /// Has the interpreter fork into a sandbox. `fds` are stdio and channels, the sandbox's
-    /// namespaces, and the file that forgets the CPU time until then, where there is one.
-    pub(super) fn ask(
-        &self,
-        job: &Job<'_>,
-        lent: Lent,
-        limits: &[(u32, u64)],
-        seccomp: &[u8],
-        fds: &[BorrowedFd<'_>],
-    ) -> io::Result<()> {
-        let message = request(job, lent, limits, seccomp);
+    /// Has the interpreter fork for a command. `fds` are stdio and channels and, where the fork is
+    /// to enter a sandbox, its namespaces and the file that forgets the CPU time until then.
+    pub(crate) fn ask(&self, asked: &Asked<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let message = request(asked);
         if message.len() <= wire::MAX_DATAGRAM {
-            return wire::send(&self.socket, &message, fds);
+            return wire::send(&self.0, &message, fds);
         }
         let file = memfd_create("request", MemfdFlags::CLOEXEC)?;
         io::Write::write_all(&mut File::from(file.try_clone()?), &message[1..])?;
         let fds: Vec<_> = fds.iter().copied().chain([file.as_fd()]).collect();
-        wire::send(&self.socket, &[wire::IN_FILE; 2], &fds)
+        wire::send(&self.0, &[wire::IN_FILE; 2], &fds)
     }
 
     /// Receives what the interpreter says next.
-    pub(super) fn listen(&self) -> Said {
+    pub(crate) fn listen(&self) -> Said {
         let mut buffer = vec![0; wire::MAX_DATAGRAM];
         loop {
-            match wire::receive(&self.socket, &mut buffer) {
+            match wire::receive(&self.0, &mut buffer) {
                 Err(rustix::io::Errno::INTR) => {}
                 Ok((length, _)) => return said(&buffer[..length]).unwrap_or(Said::Gone),
                 Err(_) => return Said::Gone,
@@ -151,7 +173,7 @@ impl Interpreter {
 
     /// Waits until the interpreter is done with a command whose sandbox is dead, if it is not yet,
     /// and hears what was said of it until then. Returns whether it is ready for another.
-    pub(super) fn settle(&self, mut done: bool) -> bool {
+    pub(crate) fn settle(&self, mut done: bool) -> bool {
         loop {
             let most = if done { Timespec { tv_sec: 0, tv_nsec: 0 } } else { DONE };
             match self.wait(&most) {
@@ -163,8 +185,9 @@ impl Interpreter {
         }
     }
 
-    fn wait(&self, most: &Timespec) -> Said {
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
+    /// Receives what the interpreter says next, if that is soon enough.
+    pub(crate) fn wait(&self, most: &Timespec) -> Said {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         loop {
             match poll(&mut fds, Some(most)) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -172,6 +195,12 @@ impl Interpreter {
                 _ => return self.listen(),
             }
         }
+    }
+}
+
+impl AsFd for Conversation {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -183,25 +212,26 @@ impl Drop for Interpreter {
 }
 
 /// Encodes a command as `warm.py` reads it.
-fn request(job: &Job<'_>, lent: Lent, limits: &[(u32, u64)], seccomp: &[u8]) -> Vec<u8> {
+fn request(asked: &Asked<'_>) -> Vec<u8> {
     let mut to = Writer(vec![wire::INLINE]);
-    let argv = job.argv.get(lent.script..).unwrap_or_default();
-    to.u64(argv.len() as u64);
-    argv.iter().for_each(|argument| to.bytes(argument));
-    to.bytes(setup::start_directory(job).as_os_str().as_bytes());
-    to.u64(limits.len() as u64);
-    for (resource, value) in limits {
+    to.u64(asked.argv.len() as u64);
+    asked.argv.iter().for_each(|argument| to.bytes(argument));
+    to.bytes(asked.cwd.as_os_str().as_bytes());
+    // No command is root's.
+    to.u64(asked.user.unwrap_or(0).into());
+    to.u64(asked.limits.len() as u64);
+    for (resource, value) in asked.limits {
         to.u64((*resource).into());
         to.u64(*value);
     }
-    to.bytes(seccomp);
-    to.u64(job.channels.len() as u64);
-    job.channels.iter().for_each(|number| to.u64(*number as u64));
+    to.bytes(asked.seccomp);
+    to.u64(asked.channels.len() as u64);
+    asked.channels.iter().for_each(|number| to.u64(*number as u64));
     to.0
 }
 
 /// Decodes what an interpreter says; `None` when it makes no sense.
-pub(super) fn said(message: &[u8]) -> Option<Said> {
+pub(crate) fn said(message: &[u8]) -> Option<Said> {
     let (letter, rest) = message.split_first()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let number = |bytes: &[u8]| Some(u64::from_le_bytes(*bytes.first_chunk()?));

@@ -17,25 +17,25 @@ use rustix::net::{
 };
 
 /// Most bytes of one datagram; whatever is longer travels in a memory file.
-pub(super) const MAX_DATAGRAM: usize = 48 << 10;
+pub(crate) const MAX_DATAGRAM: usize = 48 << 10;
 /// Most descriptors of one datagram (the kernel's own limit is 253).
-pub(super) const MAX_FDS: usize = 200;
+pub(crate) const MAX_FDS: usize = 200;
 
 /// The first byte of a job that follows in the same datagram.
-pub(super) const INLINE: u8 = 1;
+pub(crate) const INLINE: u8 = 1;
 /// The first byte of a job that lies in the memory file sent as the last descriptor.
-pub(super) const IN_FILE: u8 = 2;
+pub(crate) const IN_FILE: u8 = 2;
 /// Ends the running job.
-pub(super) const CANCEL: &[u8] = b"C";
+pub(crate) const CANCEL: &[u8] = b"C";
 
 /// Makes a connected pair of datagram sockets that tell when the other end is gone.
-pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
 /// Sends one datagram.
-pub(super) fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -46,7 +46,7 @@ pub(super) fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> i
 }
 
 /// Receives one datagram into `buffer`. An empty one means that the other end is gone.
-pub(super) fn receive(
+pub(crate) fn receive(
     socket: impl AsFd,
     buffer: &mut [u8],
 ) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
@@ -64,7 +64,7 @@ pub(super) fn receive(
 }
 
 /// Returns the job that a message holds, wherever it lies; takes the memory file off `fds`.
-pub(super) fn job<'m>(message: &'m [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Cow<'m, [u8]>> {
+pub(crate) fn job<'m>(message: &'m [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Cow<'m, [u8]>> {
     let broken = || io::Error::from_raw_os_error(libc::EBADMSG);
     match message {
         [INLINE, job @ ..] => Ok(job.into()),
@@ -81,30 +81,30 @@ pub(super) fn job<'m>(message: &'m [u8], fds: &mut Vec<OwnedFd>) -> io::Result<C
 
 /// Builds a message.
 #[derive(Default)]
-pub(super) struct Writer(pub(super) Vec<u8>);
+pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
-    pub(super) fn u64(&mut self, value: u64) {
+    pub(crate) fn u64(&mut self, value: u64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn bytes(&mut self, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.u64(value.len() as u64);
         self.0.extend_from_slice(value);
     }
 }
 
 /// Reads a message. `None` means that it ended too early.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         let (head, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*head))
     }
 
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.u64()?).ok()?;
         let (head, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a count and then that many items.
-    pub(super) fn list<T>(&mut self, item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = self.u64()?;
         (0..count).map(|_| item(self)).collect()
     }

@@ -1,0 +1,273 @@
+//! What goes in and out of a command, and how its process comes to be between them.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    event::Timespec,
+    io::Errno,
+    net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair},
+    pipe::{PipeFlags, pipe_with},
+};
+
+use super::{
+    Agent,
+    command::{self, Program},
+    path_of, tell,
+};
+use crate::{
+    Start,
+    collect::Collector,
+    docker::frame::{Run, Tell},
+    native::{
+        job::Lent,
+        shared::{AtStep as _, StepError},
+        sys,
+        warm::{Asked, Said},
+    },
+};
+
+/// Most bytes kept for a command that doesn't read them; a channel with more is closed.
+const PENDING: usize = 16 << 20;
+/// How long an interpreter may take to make a process.
+const PROCESS_COMES: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// Something that a command writes to.
+pub(super) struct Outlet {
+    /// `None` after its end.
+    pub(super) fd: Option<OwnedFd>,
+    pub(super) to: Sink,
+}
+
+pub(super) enum Sink {
+    Keep(Collector),
+    /// The service, under this number.
+    Service(i32),
+}
+
+/// Something that a command reads from.
+pub(super) struct Inlet {
+    pub(super) number: i32,
+    pub(super) fd: Option<OwnedFd>,
+    pub(super) pending: VecDeque<u8>,
+    /// Whether no more will come.
+    pub(super) ended: bool,
+}
+
+impl Outlet {
+    /// Takes what is there now.
+    pub(super) fn drain(&mut self, buffer: &mut [u8]) -> Result<(), StepError> {
+        while let Some(fd) = &self.fd {
+            match rustix::io::read(fd, &mut *buffer) {
+                Ok(0) => self.end()?,
+                Ok(length) => match &mut self.to {
+                    Sink::Keep(collector) => collector.push(&buffer[..length]),
+                    Sink::Service(number) => {
+                        tell(&[Tell::Output { number: *number, bytes: &buffer[..length] }])?;
+                    }
+                },
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(_) => self.end()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), StepError> {
+        self.fd = None;
+        match self.to {
+            Sink::Keep(_) => Ok(()),
+            Sink::Service(number) => tell(&[Tell::End(number)]),
+        }
+    }
+}
+
+impl Inlet {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        if self.pending.len() + bytes.len() > PENDING {
+            self.fd = None;
+        }
+        if self.fd.is_some() {
+            self.pending.extend(bytes);
+        }
+    }
+
+    /// Writes what the command takes now.
+    pub(super) fn feed(&mut self) {
+        while let Some(fd) = &self.fd {
+            let (bytes, _) = self.pending.as_slices();
+            if bytes.is_empty() {
+                if self.ended {
+                    // A socket is read from, too, through another descriptor.
+                    let _ = shutdown(fd, Shutdown::Write);
+                    self.fd = None;
+                }
+                break;
+            }
+            match rustix::io::write(fd, bytes) {
+                Ok(length) => drop(self.pending.drain(..length)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                // It reads no more.
+                Err(_) => self.fd = None,
+            }
+        }
+    }
+}
+
+/// The process of a command.
+pub(super) struct Launched {
+    pub(super) pid: i32,
+    pub(super) start: Start,
+    /// The place of the interpreter that it came from, and whether that has said that it is done.
+    pub(super) lent: Option<(usize, bool)>,
+}
+
+/// Both ends of what connects a command.
+pub(super) struct Ends {
+    pub(super) outlets: Vec<Outlet>,
+    pub(super) inlets: Vec<Inlet>,
+    /// Stdin, stdout and stderr, then each channel.
+    theirs: Vec<OwnedFd>,
+}
+
+impl Ends {
+    pub(super) fn new(run: &Run<'_>) -> io::Result<Self> {
+        let mut ends = Self { outlets: Vec::new(), inlets: Vec::new(), theirs: Vec::new() };
+        if run.stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            ends.theirs.push(read);
+            ends.inlet(0, write)?;
+        } else {
+            ends.theirs.push(std::fs::File::open("/dev/null")?.into());
+        }
+        for _ in 0..2 {
+            ends.collected(Collector::head_and_tail(size(run.output_bytes)))?;
+        }
+        for (number, most) in &run.channels {
+            match most {
+                Some(most) => ends.collected(Collector::head_only(size(*most)))?,
+                None => {
+                    let flags = SocketFlags::CLOEXEC;
+                    let (ours, theirs) =
+                        socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                    ends.inlet(*number, rustix::io::fcntl_dupfd_cloexec(&ours, 3)?)?;
+                    ends.outlet(ours, Sink::Service(*number))?;
+                    ends.theirs.push(theirs);
+                }
+            }
+        }
+        Ok(ends)
+    }
+
+    fn collected(&mut self, collector: Collector) -> io::Result<()> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        self.theirs.push(write);
+        self.outlet(read, Sink::Keep(collector))
+    }
+
+    fn outlet(&mut self, fd: OwnedFd, to: Sink) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        self.outlets.push(Outlet { fd: Some(fd), to });
+        Ok(())
+    }
+
+    fn inlet(&mut self, number: i32, fd: OwnedFd) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let (fd, pending) = (Some(fd), VecDeque::new());
+        self.inlets.push(Inlet { number, fd, pending, ended: false });
+        Ok(())
+    }
+
+    /// Starts the command.
+    pub(super) fn launch(
+        &self,
+        agent: &mut Agent,
+        run: &Run<'_>,
+        user: u32,
+        limits: &[(u32, u64)],
+    ) -> Result<Launched, StepError> {
+        let mut start = Start::Cold;
+        if let Some(lent) = run.lent {
+            match self.lend(agent, run, user, limits, lent)? {
+                Ok((pid, done)) => {
+                    let lent = Some((lent.number as usize, done));
+                    return Ok(Launched { pid, start: Start::Warm, lent });
+                }
+                Err(why) => start = Start::ColdInstead(format!("the warm interpreter: {why}")),
+            }
+        }
+        let numbers = run.channels.iter().map(|(number, _)| *number);
+        let fds = self.theirs.iter().map(AsFd::as_fd);
+        let [stdin, stdout, stderr] = [0, 1, 2].map(|place: usize| self.theirs[place].as_fd());
+        let program = Program {
+            argv: &run.argv,
+            env: &run.env,
+            cwd: run.cwd,
+            stdio: [stdin, stdout, stderr],
+            channels: fds.skip(3).zip(numbers).collect(),
+        };
+        let seccomp = &agent.seccomp;
+        let pid = command::start(&program, || {
+            for (resource, value) in limits {
+                sys::limit_resource(*resource, *value, *value).at("set a resource limit")?;
+            }
+            sys::become_user(user, user).at("become the sandbox's user")?;
+            sys::drop_capabilities().at("drop the capabilities")?;
+            sys::install_seccomp(seccomp).at("install the seccomp filter")
+        })?;
+        Ok(Launched { pid, start, lent: None })
+    }
+
+    /// Has an interpreter fork the command's process. Returns its id and whether the interpreter has
+    /// said that it is done; the inner error is why it can't.
+    fn lend(
+        &self,
+        agent: &mut Agent,
+        run: &Run<'_>,
+        user: u32,
+        limits: &[(u32, u64)],
+        lent: Lent,
+    ) -> Result<Result<(i32, bool), String>, StepError> {
+        let place = lent.number as usize;
+        let interpreter = agent.interpreters.get(place).and_then(Option::as_ref);
+        let Some(interpreter) = interpreter else { return Ok(Err("it is gone".to_owned())) };
+        let channels: Vec<_> = run.channels.iter().map(|(number, _)| *number).collect();
+        let asked = Asked {
+            argv: run.argv.get(lent.script..).unwrap_or_default(),
+            cwd: path_of(run.cwd),
+            user: Some(user),
+            limits,
+            seccomp: sys::bytes_of(&agent.seccomp),
+            channels: &channels,
+        };
+        let fds: Vec<BorrowedFd<'_>> = self.theirs.iter().map(AsFd::as_fd).collect();
+        if let Err(e) = interpreter.conversation.ask(&asked, &fds) {
+            return Ok(Err(e.to_string()));
+        }
+        let mut done = false;
+        let e = loop {
+            match interpreter.conversation.wait(&PROCESS_COMES) {
+                // The fork and the interpreter speak in any order.
+                Said::Done if !done => done = true,
+                Said::Started { pid, .. } => return Ok(Ok((pid, done))),
+                Said::Failed { step, errno } => {
+                    eprintln!("{step}");
+                    break io::Error::from_raw_os_error(errno);
+                }
+                Said::Silence => break io::ErrorKind::TimedOut.into(),
+                _ => break io::ErrorKind::BrokenPipe.into(),
+            }
+        };
+        agent.settle(place, done);
+        Err(e).at("have the warm interpreter start the command")
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,107 @@
+//! The users that sandboxes run as: acting as one, ending all that it runs, freeing what it holds.
+
+use std::{
+    fs, io,
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::native::sys::{self, IpcObject, Used};
+
+/// How long processes may take to die once they are killed: they may have gigabytes to free.
+const DEATH: Duration = Duration::from_secs(10);
+/// How long to wait for one of them to be ours to bury.
+const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+
+/// Returns the highest user id that exists in this container.
+pub(super) fn last_id() -> u64 {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let last = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().ok());
+        let (first, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        (first + count).checked_sub(1)
+    };
+    map.lines().filter_map(last).max().unwrap_or(0)
+}
+
+/// Makes files as this user from here on, and signals none but its processes. It can't signal us:
+/// the user that we are, and will be again, is another.
+pub(super) fn act_as(user: u32) -> io::Result<()> {
+    sys::set_effective_user(user)
+}
+
+/// Is root again.
+pub(super) fn act_as_self() -> io::Result<()> {
+    sys::set_effective_user(0)
+}
+
+/// Kills and buries every process but `own`, however fast they fork: one signal to all of a user
+/// reaches those that a process made before it got its own. `between` is who a fork of an
+/// interpreter is before it becomes that user. Returns what they used.
+///
+/// # Errors
+///
+/// Some are still there.
+pub(super) fn end_all(
+    user: u32,
+    between: u32,
+    own: &[i32],
+    children: BorrowedFd<'_>,
+) -> io::Result<Used> {
+    let deadline = Instant::now() + DEATH;
+    let mut used = Used::default();
+    loop {
+        while let Some((_, _, more)) = sys::reap() {
+            used.add(more);
+        }
+        let others = others(own)?;
+        if others.is_empty() {
+            return Ok(used);
+        }
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        act_as(user)?;
+        sys::kill_all();
+        act_as_self()?;
+        kill(&others, between)?;
+        let _ = poll(&mut [PollFd::new(&children, PollFlags::IN)], Some(&TURN));
+        sys::take_signals(children);
+    }
+}
+
+/// Kills those of `pids` that are this user's.
+pub(super) fn kill(pids: &[i32], user: u32) -> io::Result<()> {
+    act_as(user)?;
+    pids.iter().for_each(|pid| sys::kill_pid(*pid));
+    act_as_self()
+}
+
+/// Returns the processes beside `own`.
+fn others(own: &[i32]) -> io::Result<Vec<i32>> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        others.extend(pid.filter(|pid| !own.contains(pid)));
+    }
+    Ok(others)
+}
+
+/// Removes the System V objects of this container, all of which are the acting user's.
+pub(super) fn remove_ipc() -> io::Result<()> {
+    for (table, kind) in [
+        ("/proc/sysvipc/shm", IpcObject::SharedMemory),
+        ("/proc/sysvipc/sem", IpcObject::Semaphores),
+        ("/proc/sysvipc/msg", IpcObject::Messages),
+    ] {
+        // A kernel without them has no table.
+        let table = fs::read_to_string(table).unwrap_or_default();
+        let ids = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+        for id in ids.filter_map(|id| id.parse().ok()) {
+            sys::remove_ipc(kind, id)?;
+        }
+    }
+    Ok(())
+}

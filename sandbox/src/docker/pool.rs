@@ -1,0 +1,148 @@
+//! The containers of a backend: started when needed, handed out, taken back.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::timeout,
+};
+use tracing::debug;
+
+use super::{
+    Docker,
+    frame::{Ask, Frames, Tell},
+    lost,
+    slot::{Kind, Slot},
+};
+use crate::BackendResult;
+
+/// Most containers that stand ready: the one that has rested longest goes first.
+const MOST_IDLE: usize = 16;
+/// How long an agent may take to end a run that nobody wants any more.
+const CANCELLED: Duration = Duration::from_secs(15);
+
+/// Containers without a sandbox, longest rested first.
+#[derive(Debug, Default)]
+pub(super) struct Pool(Mutex<VecDeque<Slot>>);
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Slot>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, slot: Slot) {
+        let mut idle = self.lock();
+        idle.push_back(slot);
+        let surplus = idle.len().saturating_sub(MOST_IDLE);
+        let surplus: Vec<_> = idle.drain(..surplus).collect();
+        drop(idle);
+        drop(surplus);
+    }
+
+    /// Takes one of this kind that lives: the one that rested least, whose memory is warm.
+    fn take(&self, kind: &Kind) -> Option<Slot> {
+        loop {
+            let mut slot = {
+                let mut idle = self.lock();
+                let place = idle.iter().rposition(|slot| slot.kind == *kind)?;
+                idle.remove(place)?
+            };
+            if slot.is_idle() {
+                return Some(slot);
+            }
+        }
+    }
+}
+
+impl Docker {
+    /// Returns a container of this kind. One that is started for a caller who is gone by then goes
+    /// to the pool.
+    pub(super) async fn slot(&self, kind: Kind) -> BackendResult<Slot> {
+        if let Some(slot) = self.pool.take(&kind) {
+            return Ok(slot);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let docker = self.clone();
+        tokio::spawn(async move {
+            let slot = Slot::start(&docker, kind).await;
+            if let Err(Ok(slot)) = sender.send(slot) {
+                docker.pool.put(slot);
+            }
+        });
+        receiver.await.map_err(|_| lost("nobody starts it any more"))?
+    }
+}
+
+/// What a container does for whoever has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    Nothing,
+    /// It will report, and can be told to hurry.
+    Running,
+}
+
+/// A container in somebody's hands. Dropping it ends what runs there and hands it back.
+#[derive(Debug)]
+pub(super) struct Busy {
+    pub(super) docker: Docker,
+    slot: Option<Slot>,
+    pub(super) doing: Doing,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Busy {
+    pub(super) fn new(docker: Docker, slot: Slot, permit: OwnedSemaphorePermit) -> Self {
+        Self { docker, slot: Some(slot), doing: Doing::Nothing, _permit: permit }
+    }
+
+    pub(super) fn slot(&mut self) -> BackendResult<&mut Slot> {
+        self.slot.as_mut().ok_or_else(|| lost("it was handed back"))
+    }
+
+    /// Gives it up: whatever becomes of it is no more of use.
+    pub(super) fn discard(mut self) {
+        drop(self.slot.take());
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let Some(mut slot) = self.slot.take() else { return };
+        match self.doing {
+            Doing::Nothing => self.docker.pool.put(slot),
+            Doing::Running => {
+                let pool = Arc::clone(&self.docker.pool);
+                let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+                runtime.spawn(async move {
+                    match timeout(CANCELLED, cancel(&mut slot)).await {
+                        Ok(Ok(true)) => pool.put(slot),
+                        other => debug!(?other, "a container is given up"),
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Ends a run; whether the container can be used for another.
+async fn cancel(slot: &mut Slot) -> BackendResult<bool> {
+    let mut frames = Frames::default();
+    frames.ask(&Ask::Cancel);
+    slot.send(frames.0).await?;
+    loop {
+        let over = slot.output.next(|tell| {
+            Some(match tell {
+                Tell::Report { clean, report, .. } => Some((clean, report)),
+                _ => None,
+            })
+        });
+        if let Some((clean, report)) = over.await? {
+            slot.forget_if_lost(&report);
+            return Ok(clean);
+        }
+    }
+}
