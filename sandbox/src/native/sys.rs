@@ -52,15 +52,28 @@ pub(crate) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::R
     Ok(Cloned::Parent { pidfd, pid: pid as i32 })
 }
 
-/// Makes a process where [`clone3`] is refused. Returns its id, or `None` in the new one.
+/// Makes a process that shares this one's memory and calls `child` there; returns its id once it has
+/// executed a program or ended. Nothing is copied, and what `child` writes down can be read here.
 ///
 /// # Safety
 ///
-/// As for [`clone3`].
-pub(crate) unsafe fn fork() -> io::Result<Option<i32>> {
-    // SAFETY: the caller has one thread, so the child finds no lock held.
-    let pid = check(unsafe { libc::fork() }.into())?;
-    Ok((pid != 0).then_some(pid as i32))
+/// The caller's process must have one thread, and `child` must not unwind.
+pub(crate) unsafe fn vfork(mut child: &mut dyn FnMut()) -> io::Result<i32> {
+    const STACK: usize = 256 << 10;
+    extern "C" fn call(child: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: it points to the variable below, which waits for us to be done with it.
+        unsafe { (*child.cast::<&mut dyn FnMut()>())() };
+        1
+    }
+    let mut stack = vec![0u128; STACK / size_of::<u128>()];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the new process has a stack of its own, whose end it starts from; this one stands
+    // still until the new one needs neither that nor `child` any more.
+    let pid = unsafe {
+        let end = stack.as_mut_ptr_range().end.cast();
+        libc::clone(call, end, flags, std::ptr::from_mut(&mut child).cast())
+    };
+    check(pid.into()).map(|pid| pid as i32)
 }
 
 /// What a process and the children that it waited for used.

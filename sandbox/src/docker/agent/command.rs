@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     ffi::CString,
     fs, io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
 };
 
 use super::path_of;
@@ -34,42 +34,26 @@ pub(super) struct Program<'a> {
 /// A program that can't be executed is one that fails, as a shell has it.
 pub(super) fn start(
     program: &Program<'_>,
-    give_up: impl FnOnce() -> Result<(), StepError>,
+    give_up: impl Fn() -> Result<(), StepError>,
 ) -> Result<i32, StepError> {
-    // Ends when the program is executed.
-    let (failed, failing) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at("make a pipe")?;
-    // SAFETY: the agent has one thread.
-    match unsafe { sys::fork() }.at("make a process")? {
-        None => {
-            drop(failed);
-            let Err(e) = become_it(program, &failing, give_up);
-            let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
-            let _ =
-                rustix::io::write(&failing, &[&errno.to_le_bytes(), e.step.as_bytes()].concat());
-            sys::exit_now(1)
-        }
-        Some(pid) => {
-            drop(failing);
-            let mut word = [0; 200];
-            let length = rustix::io::retry_on_intr(|| rustix::io::read(&failed, &mut word))
-                .at("wait for the process")?;
-            match word[..length].split_first_chunk() {
-                None => Ok(pid),
-                Some((errno, step)) => {
-                    let errno = i32::from_le_bytes(*errno);
-                    eprintln!("{}", String::from_utf8_lossy(step));
-                    Err(io::Error::from_raw_os_error(errno)).at("start the command")
-                }
-            }
-        }
+    // Written by the new process, in the memory that it shares with us until it executes.
+    let mut failed = None;
+    // SAFETY: the agent has one thread; nothing below panics.
+    let pid = unsafe {
+        sys::vfork(&mut || {
+            let Err(e) = become_it(program, &give_up);
+            failed = Some(e);
+        })
+    };
+    match (pid.at("make a process")?, failed) {
+        (pid, None) => Ok(pid),
+        (_, Some(e)) => Err(e),
     }
 }
 
 fn become_it(
     program: &Program<'_>,
-    failing: &OwnedFd,
-    give_up: impl FnOnce() -> Result<(), StepError>,
+    give_up: &impl Fn() -> Result<(), StepError>,
 ) -> Result<Infallible, StepError> {
     rustix::process::setsid().at("start a session")?;
     fs::write("/proc/self/oom_score_adj", OOM_SCORE)
@@ -86,7 +70,6 @@ fn become_it(
     let up = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, ABOVE);
     let stdio = program.stdio.map(up);
     let channels: Vec<_> = program.channels.iter().map(|(fd, to)| (up(*fd), *to)).collect();
-    let failing = up(failing.as_fd()).at("move a descriptor")?;
     for (fd, to) in stdio.into_iter().zip(0..).chain(channels) {
         sys::dup_to(fd.at("move a descriptor")?.as_fd(), to).at("connect a descriptor")?;
     }
@@ -96,6 +79,5 @@ fn become_it(
     let missing = e.kind() == io::ErrorKind::NotFound;
     let text = format!("cannot execute {}: {e}\n", path.to_string_lossy());
     let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
-    drop(failing);
     sys::exit_now(if missing { 127 } else { 126 })
 }

@@ -8,6 +8,11 @@ use assay_sandbox::{
     Backend, Channel, ChannelEnd, Command, Execution, FileEntry, ImageRef, Layer, Limits,
     SandboxSpec, Start, Warm,
 };
+use bollard::{
+    exec::{StartExecOptions, StartExecResults},
+    models::ExecConfig,
+};
+use futures::TryStreamExt as _;
 use tokio::process;
 
 use crate::machine::Rootfs;
@@ -67,6 +72,25 @@ pub(super) async fn docker_exec(container: &str) -> anyhow::Result<()> {
     finish(command).await
 }
 
+/// The same through the engine's API, without a client to be started.
+pub(super) async fn docker_exec_api(container: &str) -> anyhow::Result<()> {
+    let engine = bollard::Docker::connect_with_defaults()?;
+    let config = ExecConfig {
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(vec!["/bin/true".to_owned()]),
+        ..ExecConfig::default()
+    };
+    let exec = engine.create_exec(container, config).await?.id;
+    let started = engine.start_exec(&exec, None::<StartExecOptions>).await?;
+    if let StartExecResults::Attached { mut output, .. } = started {
+        while output.try_next().await?.is_some() {}
+    }
+    let status = engine.inspect_exec(&exec).await?.exit_code;
+    ensure!(status == Some(0), "docker exec: {status:?}");
+    Ok(())
+}
+
 /// `docker run` of the small repository's test, from a folder that is mounted.
 pub(super) async fn docker_run_pytest(folder: &Path) -> anyhow::Result<()> {
     let mut command = process::Command::new("docker");
@@ -98,8 +122,8 @@ async fn truth(backend: &dyn Backend, image: ImageRef) -> anyhow::Result<()> {
 
 /// The small repository's test as an evaluation runs it, by a warm interpreter or not.
 pub(super) async fn pytest(
-    native: &dyn Backend,
-    rootfs: &Rootfs,
+    backend: &dyn Backend,
+    image: ImageRef,
     warm: bool,
 ) -> anyhow::Result<()> {
     let content = |text: &str| Arc::from(text.as_bytes());
@@ -111,7 +135,7 @@ pub(super) async fn pytest(
     let programs = Arc::new([runner.clone(), preload].into());
     let layers = vec![Layer::Files(Arc::new(files.into()))];
     let trusted = Arc::new([runner].into());
-    let spec = SandboxSpec { trusted, ..spec(rootfs.image(), layers) };
+    let spec = SandboxSpec { trusted, ..spec(image, layers) };
     let argv = ["/usr/bin/python3", "-P", "-s", "-B", "/assay/run_pytest.py", "test_words.py"];
     let env = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("PYTHONHASHSEED", "0")];
     let command = Command {
@@ -122,7 +146,7 @@ pub(super) async fn pytest(
         warm: warm.then(|| Warm { modules: vec!["preload_pytest".to_owned()], programs }),
         ..Command::default()
     };
-    let execution = ended(native.create(spec).await?.run(command).await?)?;
+    let execution = ended(backend.create(spec).await?.run(command).await?)?;
     let start = &execution.isolation.start;
     ensure!((*start == Start::Warm) == warm, "another start than asked for: {start:?}");
     Ok(())

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
-use assay_sandbox::{docker::Docker, native::Native};
+use anyhow::{Context as _, ensure};
+use assay_sandbox::{ImageRef, docker::Docker, native::Native};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio::process::Command;
@@ -17,8 +17,8 @@ use tokio::process::Command;
 use super::{
     Machine, Quantiles, Ratio,
     peers::{
-        IMAGE, bare, bwrap, docker_exec, docker_run, docker_run_pytest, in_docker, in_native,
-        nsjail, pytest, sandlock, write_repository,
+        IMAGE, bare, bwrap, docker_exec, docker_exec_api, docker_run, docker_run_pytest, in_docker,
+        in_native, nsjail, pytest, sandlock, write_repository,
     },
     quantiles,
 };
@@ -38,6 +38,7 @@ enum Subject {
     Nsjail,
     Sandlock,
     DockerExec,
+    DockerExecApi,
     DockerRun,
     Docker,
     NativeCold,
@@ -45,22 +46,25 @@ enum Subject {
     DockerRunPytest,
     PytestCold,
     PytestWarm,
+    PytestDocker,
 }
 
 /// Name, what it says to people, whether it is slow.
-const SUBJECTS: [(Subject, &str, &str, bool); 12] = [
+const SUBJECTS: [(Subject, &str, &str, bool); 14] = [
     (Subject::ForkExec, "fork_exec", "fork and exec of /bin/true", false),
     (Subject::Bwrap, "bwrap", "bubblewrap", false),
     (Subject::Nsjail, "nsjail", "nsjail", false),
     (Subject::Sandlock, "sandlock", "sandlock", false),
     (Subject::DockerExec, "docker_exec", "docker exec (CLI)", true),
+    (Subject::DockerExecApi, "docker_exec_api", "docker exec (API)", true),
     (Subject::DockerRun, "docker_run", "docker run (CLI)", true),
-    (Subject::Docker, "docker", "assay, docker", true),
+    (Subject::Docker, "docker", "assay, docker", false),
     (Subject::NativeCold, "native_cold", "assay, native, cold", false),
     (Subject::Native, "native", "assay, native, prepared", false),
     (Subject::DockerRunPytest, "docker_run_pytest", "one pytest file: docker run (CLI)", true),
     (Subject::PytestCold, "pytest_cold", "one pytest file: native, python executed", true),
     (Subject::PytestWarm, "pytest_warm", "one pytest file: native, warm python", false),
+    (Subject::PytestDocker, "pytest_docker", "one pytest file: docker, warm python", false),
 ];
 
 /// What the subjects need.
@@ -107,17 +111,24 @@ impl Stage {
             Subject::Nsjail => nsjail(&self.nsjail, rootfs).await,
             Subject::Sandlock => sandlock(&self.sandlock).await,
             Subject::DockerExec => docker_exec(self.container.as_deref().unwrap_or_default()).await,
+            Subject::DockerExecApi => {
+                docker_exec_api(self.container.as_deref().unwrap_or_default()).await
+            }
             Subject::DockerRun => docker_run().await,
-            Subject::Docker => match &self.docker {
-                Some(docker) => in_docker(docker).await,
-                None => anyhow::bail!("no Docker engine answers"),
-            },
+            Subject::Docker => in_docker(self.docker()?).await,
             Subject::NativeCold => in_native(cold, rootfs).await,
             Subject::Native => in_native(native, rootfs).await,
             Subject::DockerRunPytest => docker_run_pytest(self.repository.path()).await,
-            Subject::PytestCold => pytest(native, rootfs, false).await,
-            Subject::PytestWarm => pytest(native, rootfs, true).await,
+            Subject::PytestCold => pytest(native, rootfs.image(), false).await,
+            Subject::PytestWarm => pytest(native, rootfs.image(), true).await,
+            Subject::PytestDocker => {
+                pytest(self.docker()?, ImageRef::Docker(IMAGE.to_owned()), true).await
+            }
         }
+    }
+
+    fn docker(&self) -> anyhow::Result<&Docker> {
+        self.docker.as_ref().context("no Docker engine answers")
     }
 
     async fn clear(self) {
