@@ -170,7 +170,7 @@ pub enum ChannelEnd {
         max_bytes: usize,
     },
     /// An open descriptor of ours, such as one end of a socket pair whose other end another
-    /// sandbox has. `docker` refuses it.
+    /// sandbox has. `docker` passes on what crosses it, and no descriptors.
     Fd(OwnedFd),
 }
 

@@ -325,6 +325,118 @@ it.sendall(data.replace(b'x', b'yz'))
     assert!(answered.termination.success(), "{}", answered.stderr.lossy());
 }
 
+/// What a slow reader doesn't take waits, however much it is.
+#[tokio::test]
+async fn a_slow_reader_gets_all_of_its_input() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let code = "import sys, time; time.sleep(0.5); print(len(sys.stdin.buffer.read()))";
+    let command = Command {
+        argv: vec!["/usr/bin/python3".into(), "-c".into(), code.into()],
+        stdin: vec![b'x'; 40 << 20].into(),
+        ..Command::default()
+    };
+    let execution = run(&docker, spec(), command).await;
+    assert_eq!(execution.stdout.lossy(), "41943040\n", "{}", execution.stderr.lossy());
+}
+
+/// Two sandboxes that write to each other and don't read end at their own limits.
+#[tokio::test]
+async fn two_that_only_talk_end_at_their_limits() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    let talk = |end: std::os::unix::net::UnixStream| Command {
+        argv: ["/usr/bin/python3", "-c", "import os\nwhile True: os.write(4, bytes(65536))"]
+            .map(str::to_owned)
+            .into(),
+        channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(end.into()) }],
+        ..Command::default()
+    };
+    let mut short = spec();
+    short.limits.wall = Duration::from_secs(1);
+    let both = async {
+        tokio::join!(run(&docker, short.clone(), talk(one)), run(&docker, short, talk(other)))
+    };
+    let (one, other) = tokio::time::timeout(Duration::from_secs(30), both).await.expect("an end");
+    for execution in [one, other] {
+        // The second may see that the first is gone.
+        assert!(!execution.termination.success(), "{:?}", execution.termination);
+    }
+}
+
+/// Writers that are faster than any reader don't keep a limit from being seen.
+#[tokio::test]
+async fn a_flood_that_never_ends_meets_the_limit() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let code = "
+import fcntl, os
+fcntl.fcntl(1, 1031, 1 << 20)
+for _ in range(5): os.fork()
+while True: os.write(1, bytes(1 << 20))
+";
+    let command = Command {
+        argv: vec!["/usr/bin/python3".into(), "-c".into(), code.into()],
+        ..Command::default()
+    };
+    let mut short = spec();
+    short.limits.wall = Duration::from_secs(1);
+    let ran = tokio::time::timeout(Duration::from_secs(30), run(&docker, short, command)).await;
+    let ended = ran.expect("an end").termination;
+    assert!(matches!(ended, Termination::Limit(_)), "{ended:?}");
+}
+
+/// An interpreter that a sandbox gets killed is missed, and another comes.
+#[tokio::test]
+async fn a_lost_interpreter_is_replaced() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let trusted = [("/assay/script.py".into(), b"print('ran')"[..].into())];
+    let mut spec = SandboxSpec { trusted: Arc::new(trusted.into()), ..spec() };
+    spec.limits.pids = 61; // one container, this test's alone
+    let argv = ["/usr/bin/python3", "-P", "/assay/script.py"];
+    let warm = Warm { modules: vec!["json".into()], programs: Arc::default() };
+    let command = || Command {
+        argv: argv.map(str::to_owned).into(),
+        warm: Some(warm.clone()),
+        ..Command::default()
+    };
+    assert_eq!(run(&docker, spec.clone(), command()).await.isolation.start, Start::Warm);
+    let agents = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let found =
+            line.windows(7).any(|part| part == b"warm.py") && status.contains("Uid:\t9999\t");
+        found.then(|| entry.file_name().to_str()?.parse::<i32>().ok()).flatten()
+    });
+    let agents: Vec<_> = agents.collect();
+    assert!(!agents.is_empty(), "the test sees the machine's processes");
+    for pid in agents {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let start = run(&docker, spec.clone(), command()).await.isolation.start;
+    assert!(matches!(start, Start::ColdInstead(_)), "{start:?}");
+    assert_eq!(run(&docker, spec, command()).await.isolation.start, Start::Warm);
+}
+
+/// Connections of one sandbox don't take the ports of the next.
+#[tokio::test]
+async fn ports_are_free_again() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let code = "
+import socket
+server = socket.socket(); server.bind(('127.0.0.1', 8000)); server.listen()
+client = socket.create_connection(('127.0.0.1', 8000)); one, _ = server.accept()
+one.close(); client.close(); server.close(); print('served')
+";
+    for _ in 0..3 {
+        let command = Command {
+            argv: vec!["/usr/bin/python3".into(), "-c".into(), code.into()],
+            ..Command::default()
+        };
+        let execution = run(&docker, spec(), command).await;
+        assert_eq!(execution.stdout.lossy(), "served\n", "{}", execution.stderr.lossy());
+    }
+}
+
 /// With the backend go its containers, also that of a run that nobody waits for.
 #[tokio::test]
 async fn a_dropped_backend_leaves_no_container() {

@@ -2,10 +2,14 @@
 //! wrong number, nothing is left.
 //!
 //! `ASSAY_CHAOS_S` says for how many seconds (15); `ASSAY_CHAOS_SEED` repeats the order of kills.
+//! `ASSAY_CHAOS_ENGINE=1` kills the Docker engine, too, and starts it again: not for a machine whose
+//! engine others use.
 
 use std::{
     collections::BTreeMap,
     fs,
+    path::Path,
+    process,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -17,7 +21,7 @@ use assay_proto::v1::{
     EvaluateRequest, EvaluateResult, GetResultsRequest, Outcome,
     reward_service_client::RewardServiceClient, submission::Kind,
 };
-use assay_tests::{Footprint, PATIENCE, Service, passed, request, skipped};
+use assay_tests::{Footprint, PATIENCE, Service, add, passed, request, skipped};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
@@ -26,14 +30,62 @@ const RUN: &str = "chaos";
 /// Requests in flight.
 const CLIENTS: usize = 6;
 
-/// Number `n`: every third is wrong, all are different, each takes a moment.
-fn numbered(n: u32) -> EvaluateRequest {
-    let wrong = u32::from(is_wrong(n));
-    let source = format!(
-        "import time\ndef add(a, b):\n    time.sleep(0.01)\n    return a + b + {wrong}  # {n}"
-    );
-    let request = request(&format!("chaos-{n}"), "katas.add", Kind::Source(source));
+/// The task that runs on Docker, where there is an engine.
+const DOCKER_TASK: &str = "inflection-docker.0001";
+
+/// Number `n`: every third is wrong, all are different, each takes a moment; some run on Docker.
+fn numbered(n: u32, gold: Option<&str>) -> EvaluateRequest {
+    let id = format!("chaos-{n}");
+    let request = match gold.filter(|_| n % 8 < 2) {
+        Some(gold) => {
+            let note = add(&format!("note-{n}.txt"), "another\n");
+            let patch = if is_wrong(n) { note } else { format!("{gold}{note}") };
+            request(&id, DOCKER_TASK, Kind::Patch(patch))
+        }
+        None => {
+            let wrong = u32::from(is_wrong(n));
+            let source = format!(
+                "import time\ndef add(a, b):\n    time.sleep(0.01)\n    return a + b + {wrong}  # {n}"
+            );
+            request(&id, "katas.add", Kind::Source(source))
+        }
+    };
     EvaluateRequest { run_id: RUN.into(), ..request }
+}
+
+/// Returns the solution of the task on Docker, where there is an engine.
+fn gold() -> Option<String> {
+    if agents().is_none() {
+        println!("without Docker: no engine answers");
+        return None;
+    }
+    let place = Path::new(assay_repos::SOURCE_CATALOG).join(DOCKER_TASK.replace('.', "/"));
+    Some(fs::read_to_string(place.join("private/gold.patch")).expect("a gold patch"))
+}
+
+/// Returns the agents in containers of any service; `None` when no engine answers.
+fn agents() -> Option<Vec<u32>> {
+    let docker = |arguments: &[&str]| {
+        let output = process::Command::new("docker").args(arguments).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(text)
+    };
+    let names = docker(&["ps", "-q", "--filter", "label=assay.owner"])?;
+    let mut arguments = vec!["inspect", "--format", "{{.State.Pid}}"];
+    arguments.extend(names.split_whitespace());
+    let pids =
+        if arguments.len() > 3 { docker(&arguments).unwrap_or_default() } else { String::new() };
+    Some(pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
+/// Kills the engine and starts another.
+fn restart_engine() {
+    let run = |program: &str, arguments: &[&str]| {
+        let status = process::Command::new(program).args(arguments).status();
+        assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?}");
+    };
+    run("pkill", &["-KILL", "-x", "dockerd"]);
+    run(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/docker-image.sh"), &[]);
 }
 
 fn is_wrong(n: u32) -> bool {
@@ -43,12 +95,13 @@ fn is_wrong(n: u32) -> bool {
 /// Asks until there is an answer, whoever dies meanwhile.
 async fn insist(
     n: u32,
+    gold: Option<&str>,
     service: &mut watch::Receiver<RewardServiceClient<Channel>>,
 ) -> EvaluateResult {
     let started = Instant::now();
     loop {
         let mut client = service.borrow_and_update().clone();
-        match client.evaluate(numbered(n)).await {
+        match client.evaluate(numbered(n, gold)).await {
             Ok(result) => return result.into_inner(),
             Err(status) => {
                 assert!(started.elapsed() < PATIENCE, "chaos-{n}: {status}");
@@ -123,14 +176,17 @@ async fn nothing_is_lost_wrong_or_left() {
     let mut service = Service::start(PROGRAM, data.path());
     let (tell, told) = watch::channel(service.client().await);
     let (next, over) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let gold = gold();
+    let engine_too = gold.is_some() && number("ASSAY_CHAOS_ENGINE", 0) == 1;
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
             let (mut told, next, over) = (told.clone(), Arc::clone(&next), Arc::clone(&over));
+            let gold = gold.clone();
             tokio::spawn(async move {
                 let mut results = Vec::new();
                 while over.load(SeqCst) == 0 {
                     let n = next.fetch_add(1, SeqCst);
-                    results.push((n, insist(n, &mut told).await));
+                    results.push((n, insist(n, gold.as_deref(), &mut told).await));
                 }
                 results
             })
@@ -141,7 +197,14 @@ async fn nothing_is_lost_wrong_or_left() {
     while Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(100 + dice.below(700))).await;
         footprint.look(service.pid());
-        let processes = below(service.pid());
+        let mut processes = below(service.pid());
+        if engine_too && dice.below(30) == 0 {
+            restart_engine();
+            *kills.entry("the engine").or_default() += 1;
+            continue;
+        }
+        let agents = if gold.is_some() { agents().unwrap_or_default() } else { Vec::new() };
+        processes.extend(&agents);
         // The service itself once in a while, else anything below it.
         if dice.below(8) == 0 || processes.is_empty() {
             service.kill();
@@ -151,7 +214,8 @@ async fn nothing_is_lost_wrong_or_left() {
             continue;
         }
         let pid = processes[dice.below(processes.len() as u64) as usize];
-        if let Some(kind) = kind(pid) {
+        let agent = agents.contains(&pid).then_some("an agent");
+        if let Some(kind) = agent.or_else(|| kind(pid)) {
             // SAFETY: sends a signal, touches no memory.
             unsafe { libc::kill(pid as i32, libc::SIGKILL) };
             *kills.entry(kind).or_default() += 1;
@@ -208,11 +272,12 @@ async fn nothing_is_lost_wrong_or_left() {
     drop(Service::start(PROGRAM, data.path()));
     let service = Service::start(PROGRAM, data.path());
     for _ in 0..100 {
-        if footprint.left().is_empty() {
+        if footprint.left().is_empty() && agents().is_none_or(|agents| agents.is_empty()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(footprint.left(), Vec::<String>::new());
+    assert_eq!(agents().unwrap_or_default(), Vec::<u32>::new(), "containers");
     drop(service);
 }

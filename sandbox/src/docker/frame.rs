@@ -13,6 +13,9 @@ use crate::native::{
 
 /// Most bytes of a frame, without its length.
 pub(super) const MAX_FRAME: usize = 4 << 20;
+/// Most bytes of stdin or of a channel that may be on their way in one direction, so that nobody has to
+/// keep more for somebody who is slow, or to wait for them.
+pub(super) const WINDOW: usize = 1 << 20;
 /// Most bytes of content that the writer of a frame puts into one.
 pub(super) const CHUNK: usize = 64 << 10;
 
@@ -37,6 +40,8 @@ pub(super) enum Ask<'a> {
     Input { number: i32, bytes: &'a [u8] },
     /// No more of them.
     End(i32),
+    /// So many bytes of a channel's [`Tell::Output`] have been passed on: as many more may come.
+    Took { number: i32, bytes: u64 },
     /// End the run, if there is one.
     Cancel,
     /// Start an interpreter that finds the trusted files so far. Ends with a [`Tell::Report`].
@@ -73,6 +78,8 @@ pub(super) enum Tell<'a> {
     Output { number: i32, bytes: &'a [u8] },
     /// No more of them.
     End(i32),
+    /// The command took so many bytes of [`Ask::Input`], or never will: as many more may come.
+    Took { number: i32, bytes: u64 },
     /// The next bytes kept of stdout (0), stderr (1) or a collected channel (2 and above, in order).
     Kept { place: u64, tail: bool, bytes: &'a [u8] },
     /// What became of the run or the interpreter. Of each capture, how much was dropped. Whether
@@ -112,6 +119,7 @@ impl Frames {
             Ask::Run(run) => self.frame(b'r', |to| run.encode(to)),
             Ask::Input { number, bytes } => self.numbered(b'i', *number, bytes),
             Ask::End(number) => self.frame(b'e', |to| to.u64(*number as u64)),
+            Ask::Took { number, bytes } => self.took(b'k', *number, *bytes),
             Ask::Cancel => self.frame(b'c', |_| ()),
             Ask::Interpreter { number, argv, env } => self.frame(b'p', |to| {
                 to.u64(*number);
@@ -130,6 +138,7 @@ impl Frames {
             }),
             Tell::Output { number, bytes } => self.numbered(b'O', *number, bytes),
             Tell::End(number) => self.frame(b'E', |to| to.u64(*number as u64)),
+            Tell::Took { number, bytes } => self.took(b'T', *number, *bytes),
             Tell::Kept { place, tail, bytes } => {
                 for chunk in bytes.chunks(CHUNK) {
                     self.frame(b'K', |to| {
@@ -157,6 +166,13 @@ impl Frames {
             more(to);
         });
         rest.chunks(CHUNK).for_each(|chunk| self.ask(&Ask::More(chunk)));
+    }
+
+    fn took(&mut self, letter: u8, number: i32, bytes: u64) {
+        self.frame(letter, |to| {
+            to.u64(number as u64);
+            to.u64(bytes);
+        });
     }
 
     fn numbered(&mut self, letter: u8, number: i32, bytes: &[u8]) {
@@ -239,6 +255,7 @@ impl<'a> Ask<'a> {
             b'r' => Self::Run(Run::decode(from)?),
             b'i' => Self::Input { number: number(from)?, bytes: from.bytes()? },
             b'e' => Self::End(number(from)?),
+            b'k' => Self::Took { number: number(from)?, bytes: from.u64()? },
             b'c' => Self::Cancel,
             b'p' => Self::Interpreter {
                 number: from.u64()?,
@@ -260,6 +277,7 @@ impl<'a> Tell<'a> {
             b'H' => Self::Hello { ids: from.u64()?, fallbacks: from.list(Reader::bytes)? },
             b'O' => Self::Output { number: number(from)?, bytes: from.bytes()? },
             b'E' => Self::End(number(from)?),
+            b'T' => Self::Took { number: number(from)?, bytes: from.u64()? },
             b'K' => Self::Kept { place: from.u64()?, tail: from.u64()? == 1, bytes: from.bytes()? },
             b'R' => Self::Report {
                 report: Report::decode(from.bytes()?)?,
@@ -340,6 +358,7 @@ mod tests {
             Ask::Run(Run { stdin: false, lent: None, ..run }),
             Ask::Input { number: 0, bytes: b"in" },
             Ask::End(4),
+            Ask::Took { number: 4, bytes: 9 },
             Ask::Cancel,
             Ask::Interpreter { number: 1, argv: vec![b"p"], env: vec![] },
         ];
@@ -362,6 +381,7 @@ mod tests {
             Tell::Hello { ids: 9, fallbacks: vec![b"none"] },
             Tell::Output { number: 4, bytes: b"out" },
             Tell::End(4),
+            Tell::Took { number: 0, bytes: 9 },
             Tell::Kept { place: 1, tail: true, bytes: b"end" },
             Tell::Report { report, dropped: vec![0, 7], clean: true },
         ];

@@ -74,7 +74,8 @@ async fn start(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize,
     });
     let (report, clean) = answer.await?;
     if !clean {
-        return Err(lost("its agent can't clear away the files of an interpreter"));
+        busy.doing = Doing::NoGood;
+        return Err(lost("what an interpreter imports leaves files"));
     }
     busy.doing = Doing::Nothing;
     let lineage = Arc::new(lineage);
@@ -89,7 +90,10 @@ async fn start(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize,
             let why = format!("{step}: {}", io::Error::from_raw_os_error(errno));
             Err((lineage, why, false))
         }
-        Report::Done(_) => return Err(lost("the agent makes no sense")),
+        Report::Done(_) => {
+            busy.doing = Doing::NoGood;
+            return Err(lost("the agent makes no sense"));
+        }
     })
 }
 

@@ -168,7 +168,10 @@ impl Backend for Docker {
             .map_err(|e| io_error("wait for a free sandbox".to_owned(), io::Error::other(e)))?;
         let slot = self.slot(kind).await?;
         let busy = Busy::new(self.clone(), slot, permit);
-        let tree = Tree::of(&spec.layers)?;
+        let layers = spec.layers.clone();
+        let tree = tokio::task::spawn_blocking(move || Tree::of(&layers)).await;
+        let tree =
+            tree.map_err(|e| io_error("merge the work tree".to_owned(), io::Error::other(e)))??;
         Ok(Box::new(DockerSandbox { id: SandboxId::generate(), busy, spec, tree }))
     }
 }

@@ -83,6 +83,8 @@ pub(super) enum Doing {
     Nothing,
     /// It will report, and can be told to hurry.
     Running,
+    /// Something is wrong with it.
+    NoGood,
 }
 
 /// A container in somebody's hands. Dropping it ends what runs there and hands it back.
@@ -91,21 +93,16 @@ pub(super) struct Busy {
     pub(super) docker: Docker,
     slot: Option<Slot>,
     pub(super) doing: Doing,
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Busy {
     pub(super) fn new(docker: Docker, slot: Slot, permit: OwnedSemaphorePermit) -> Self {
-        Self { docker, slot: Some(slot), doing: Doing::Nothing, _permit: permit }
+        Self { docker, slot: Some(slot), doing: Doing::Nothing, permit: Some(permit) }
     }
 
     pub(super) fn slot(&mut self) -> BackendResult<&mut Slot> {
         self.slot.as_mut().ok_or_else(|| lost("it was handed back"))
-    }
-
-    /// Gives it up: whatever becomes of it is no more of use.
-    pub(super) fn discard(mut self) {
-        drop(self.slot.take());
     }
 }
 
@@ -114,14 +111,17 @@ impl Drop for Busy {
         let Some(mut slot) = self.slot.take() else { return };
         match self.doing {
             Doing::Nothing => self.docker.pool.put(slot),
+            Doing::NoGood => {}
             Doing::Running => {
-                let pool = Arc::clone(&self.docker.pool);
+                // It counts until it is dead.
+                let (pool, permit) = (Arc::clone(&self.docker.pool), self.permit.take());
                 let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
                 runtime.spawn(async move {
                     match timeout(CANCELLED, cancel(&mut slot)).await {
                         Ok(Ok(true)) => pool.put(slot),
                         other => debug!(?other, "a container is given up"),
                     }
+                    drop(permit);
                 });
             }
         }

@@ -1,18 +1,26 @@
 //! One run: the sandbox and the command to the agent, the report back.
 
 use std::{
+    collections::BTreeMap,
     io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use rustix::net::{Shutdown, shutdown};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{
+        Semaphore,
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+    },
+};
 use tracing::{debug, warn};
 
 use super::{
-    frame::{Ask, Frames, MAX_FRAME, Run, Tell},
+    frame::{Ask, Frames, MAX_FRAME, Run, Tell, WINDOW},
     io_error, lineage, lost,
     pool::{Busy, Doing},
     slot::{Input, Output},
@@ -61,30 +69,52 @@ impl Sandbox for DockerSandbox {
         });
         let relays = relays.collect::<io::Result<Vec<_>>>();
         let relays = relays.map_err(|e| io_error("watch a channel".to_owned(), e))?;
+        let (queues, queued): (BTreeMap<_, _>, Vec<_>) = relays
+            .iter()
+            .map(|relay| {
+                let (queue, queued) = mpsc::unbounded_channel();
+                ((relay.number, queue), queued)
+            })
+            .unzip();
 
         busy.slot()?.send(frames).await?;
         // From here on the agent is either heard of or given up.
         busy.doing = Doing::Running;
         let slot = busy.slot()?;
+        let windows: BTreeMap<i32, Semaphore> = std::iter::once(0)
+            .chain(relays.iter().map(|relay| relay.number))
+            .map(|number| (number, Semaphore::new(WINDOW)))
+            .collect();
         let pump = async {
-            let read = relays.iter().map(|relay| relay.read(&slot.input));
-            tokio::join!(feed(&stdin, &slot.input), futures::future::join_all(read));
+            let feed = feed(&stdin, &slot.input, &windows[&0]);
+            let read = relays.iter().map(|it| it.read(&slot.input, &windows[&it.number]));
+            tokio::join!(feed, futures::future::join_all(read));
             std::future::pending::<()>().await;
         };
+        let over = async {
+            let writers = relays.iter().zip(queued);
+            let writers = writers.map(|(relay, queued)| relay.write_all(queued, &slot.input));
+            let hearing = async {
+                let over = hear(&mut slot.output, &relays, queues, &windows, &mut kept).await;
+                // Nobody is there to read any more; who writes must see that.
+                for relay in &relays {
+                    let _ = shutdown(relay.fd.get_ref(), Shutdown::Read);
+                }
+                over
+            };
+            // What the command said before its end is passed on, to a reader that is still there.
+            tokio::join!(hearing, futures::future::join_all(writers)).0
+        };
         let (report, clean) = tokio::select! {
-            over = hear(&mut slot.output, &relays, &mut kept) => over?,
+            over = over => over?,
             () = pump => unreachable!("it never ends"),
         };
         // The other ends must see that this one is closed.
         drop(relays);
         let fallbacks = slot.fallbacks.as_ref().clone();
         slot.forget_if_lost(&report);
-        busy.doing = Doing::Nothing;
-        if clean {
-            drop(busy)
-        } else {
-            busy.discard()
-        }
+        busy.doing = if clean { Doing::Nothing } else { Doing::NoGood };
+        drop(busy);
         match report {
             Report::Interpreter(_) => Err(lost("its agent gave another answer")),
             Report::Failed { step, errno } => {
@@ -145,18 +175,25 @@ fn frames(
 }
 
 /// Feeds a command's stdin, which then ends.
-async fn feed(stdin: &[u8], input: &Input) {
-    if stdin.is_empty() {
-        return;
+async fn feed(stdin: &[u8], input: &Input, window: &Semaphore) {
+    for bytes in stdin.chunks(CHUNK) {
+        put(input, window, Ask::Input { number: 0, bytes }).await;
     }
-    for chunk in stdin.chunks(MAX_FRAME / 2) {
-        let mut frames = Frames::default();
-        frames.ask(&Ask::Input { number: 0, bytes: chunk });
-        // Of an agent that is gone the other direction tells.
-        let _ = input.send(frames.0).await;
+    if !stdin.is_empty() {
+        put(input, window, Ask::End(0)).await;
+    }
+}
+
+/// Sends bytes for a command, as soon as it has taken enough of earlier ones. Of an agent that is gone
+/// the other direction tells.
+async fn put(input: &Input, window: &Semaphore, ask: Ask<'_>) {
+    if let Ask::Input { bytes, .. } = &ask
+        && let Ok(room) = window.acquire_many(bytes.len() as u32).await
+    {
+        room.forget();
     }
     let mut frames = Frames::default();
-    frames.ask(&Ask::End(0));
+    frames.ask(&ask);
     let _ = input.send(frames.0).await;
 }
 
@@ -164,13 +201,15 @@ async fn feed(stdin: &[u8], input: &Input) {
 async fn hear(
     output: &mut Output,
     relays: &[Relay],
+    mut queues: BTreeMap<i32, UnboundedSender<Vec<u8>>>,
+    windows: &BTreeMap<i32, Semaphore>,
     kept: &mut Kept,
 ) -> BackendResult<(Report, bool)> {
     enum Heard {
         Output(i32, Vec<u8>),
         End(i32),
         Report(Report, Vec<u64>, bool),
-        Kept,
+        Noted,
     }
     loop {
         let heard = output.next(|tell| {
@@ -178,26 +217,30 @@ async fn hear(
                 Tell::Hello { .. } => return None,
                 Tell::Output { number, bytes } => Heard::Output(number, bytes.to_vec()),
                 Tell::End(number) => Heard::End(number),
+                Tell::Took { number, bytes } => {
+                    let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= WINDOW)?;
+                    windows.get(&number)?.add_permits(bytes);
+                    Heard::Noted
+                }
                 Tell::Kept { place, tail, bytes } => {
                     kept.push(place, tail, bytes)?;
-                    Heard::Kept
+                    Heard::Noted
                 }
                 Tell::Report { report, dropped, clean } => Heard::Report(report, dropped, clean),
             })
         });
-        let relay = |number| relays.iter().find(|relay| relay.number == number);
         match heard.await? {
-            Heard::Kept => {}
+            Heard::Noted => {}
             Heard::Output(number, bytes) => {
-                if let Some(relay) = relay(number) {
-                    relay.write(&bytes).await;
+                let relay = relays.iter().find(|relay| relay.number == number);
+                if let Some((queue, relay)) = queues.get(&number).zip(relay) {
+                    if relay.queued.fetch_add(bytes.len(), Relaxed) + bytes.len() > WINDOW {
+                        return Err(lost("the agent says more than it may"));
+                    }
+                    let _ = queue.send(bytes);
                 }
             }
-            Heard::End(number) => {
-                if let Some(relay) = relay(number) {
-                    let _ = shutdown(relay.fd.get_ref(), Shutdown::Write);
-                }
-            }
+            Heard::End(number) => drop(queues.remove(&number)),
             Heard::Report(report, dropped, clean) => {
                 for (capture, dropped) in kept.captures.iter_mut().zip(dropped) {
                     capture.dropped = dropped;
@@ -240,28 +283,40 @@ impl Kept {
 struct Relay {
     number: i32,
     fd: AsyncFd<OwnedFd>,
+    /// Bytes from the command that are not written yet.
+    queued: AtomicUsize,
 }
 
 impl Relay {
     fn new(number: i32, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { number, fd: sys::watch(fd, Interest::READABLE | Interest::WRITABLE)? })
+        let fd = sys::watch(fd, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { number, fd, queued: AtomicUsize::new(0) })
     }
 
     /// Passes on what comes, to its end.
-    async fn read(&self, input: &Input) {
+    async fn read(&self, input: &Input, window: &Semaphore) {
         let mut buffer = vec![0; CHUNK];
         loop {
             let read = |fd: &AsyncFd<OwnedFd>| Ok(rustix::io::read(fd.get_ref(), &mut buffer)?);
             let length = self.turn(Interest::READABLE, read).await.unwrap_or(0);
-            let mut frames = Frames::default();
-            frames.ask(&match length {
-                0 => Ask::End(self.number),
-                _ => Ask::Input { number: self.number, bytes: &buffer[..length] },
-            });
-            if input.send(frames.0).await.is_err() || length == 0 {
-                return;
+            if length == 0 {
+                return put(input, window, Ask::End(self.number)).await;
             }
+            put(input, window, Ask::Input { number: self.number, bytes: &buffer[..length] }).await;
         }
+    }
+
+    /// Writes what the command said, to its end, and tells the agent how much is out.
+    async fn write_all(&self, mut queued: UnboundedReceiver<Vec<u8>>, input: &Input) {
+        while let Some(bytes) = queued.recv().await {
+            self.write(&bytes).await;
+            self.queued.fetch_sub(bytes.len(), Relaxed);
+            let ask = Ask::Took { number: self.number, bytes: bytes.len() as u64 };
+            let mut frames = Frames::default();
+            frames.ask(&ask);
+            let _ = input.send(frames.0).await;
+        }
+        let _ = shutdown(self.fd.get_ref(), Shutdown::Write);
     }
 
     /// Writes what its other end takes.

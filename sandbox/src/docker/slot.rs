@@ -15,7 +15,10 @@ use std::{
 use bollard::{
     Docker as Engine,
     container::{AttachContainerResults, LogOutput},
-    models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits},
+    models::{
+        ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig,
+        ResourcesUlimits,
+    },
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptions, RemoveContainerOptionsBuilder,
         StartContainerOptions,
@@ -158,9 +161,9 @@ impl Slot {
         self.input.send(frames).await.map_err(|_| lost("the agent takes nothing any more"))
     }
 
-    /// Forgets interpreters that this report says are gone.
+    /// Forgets interpreters that are gone, or may be, by the report of a run.
     pub(super) fn forget_if_lost(&mut self, report: &Report) {
-        if matches!(report, Report::Done(done) if done.lost) {
+        if !matches!(report, Report::Done(done) if !done.lost) {
             self.interpreters.clear();
         }
     }
@@ -251,6 +254,10 @@ fn body(docker: &Docker, kind: &Kind) -> BackendResult<ContainerCreateBody> {
     let trusted = format!("rw,nosuid,nodev,size={TRUSTED_BYTES},nr_inodes=10000,mode=0755");
     let host = HostConfig {
         network_mode: Some("none".into()),
+        // Ports of one sandbox's connections must not be taken for the next.
+        sysctls: Some(HashMap::from([("net.ipv4.tcp_max_tw_buckets".into(), "0".into())])),
+        // Its own numbers, in its own place.
+        cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         memory: Some(memory),
         memory_swap: Some(memory),
         pids_limit: Some(i64::from(kind.pids) + OWN_PIDS as i64),

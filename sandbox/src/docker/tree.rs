@@ -65,7 +65,12 @@ fn walk(root: &Path, dir: &Path, merged: &mut BTreeMap<PathBuf, Node>) -> io::Re
         if meta.is_dir() {
             merged.insert(inside, Node::Dir);
             walk(root, &path, merged)?;
-        } else if meta.is_symlink() {
+            continue;
+        }
+        if matches!(merged.get(&inside), Some(Node::Dir)) {
+            merged.retain(|have, _| !have.starts_with(&inside));
+        }
+        if meta.is_symlink() {
             merged.insert(inside, Node::Symlink(fs::read_link(&path)?));
         } else if meta.is_file() {
             let content = fs::read(&path)?.into();

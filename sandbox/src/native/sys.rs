@@ -459,6 +459,32 @@ pub(crate) fn dup_to(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(from.as_raw_fd(), to) }.into()).map(drop)
 }
 
+/// Lets no descriptor come out of a Unix socket any more: its sender gets an error. Since Linux 6.16.
+pub(crate) fn refuse_rights(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const SO_PASSRIGHTS: i32 = 83;
+    let no = 0i32;
+    // SAFETY: `no` outlives the call, which reads as many bytes as it has.
+    check(
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_PASSRIGHTS,
+                (&raw const no).cast(),
+                size_of::<i32>() as u32,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
+
+/// Whether [`refuse_rights`] works here.
+pub(crate) fn can_refuse_rights() -> bool {
+    std::os::unix::net::UnixStream::pair()
+        .is_ok_and(|(one, _)| refuse_rights(std::os::fd::AsFd::as_fd(&one)).is_ok())
+}
+
 /// Marks all descriptors from `first` on to be closed on execution.
 pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;

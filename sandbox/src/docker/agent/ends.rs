@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Start,
     collect::Collector,
-    docker::frame::{Run, Tell},
+    docker::frame::{Run, Tell, WINDOW},
     native::{
         job::Lent,
         shared::{AtStep as _, StepError},
@@ -30,8 +30,6 @@ use crate::{
     },
 };
 
-/// Most bytes kept for a command that doesn't read them; a channel with more is closed.
-const PENDING: usize = 16 << 20;
 /// How long an interpreter may take to make a process.
 const PROCESS_COMES: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 
@@ -44,8 +42,11 @@ pub(super) struct Outlet {
 
 pub(super) enum Sink {
     Keep(Collector),
-    /// The service, under this number.
-    Service(i32),
+    /// The service, under this number, so many more bytes for now.
+    Service {
+        number: i32,
+        room: usize,
+    },
 }
 
 /// Something that a command reads from.
@@ -58,14 +59,26 @@ pub(super) struct Inlet {
 }
 
 impl Outlet {
-    /// Takes what is there now.
-    pub(super) fn drain(&mut self, buffer: &mut [u8]) -> Result<(), StepError> {
-        while let Some(fd) = &self.fd {
-            match rustix::io::read(fd, &mut *buffer) {
+    /// Whether anything can be taken.
+    pub(super) fn is_open(&self) -> bool {
+        self.fd.is_some() && !matches!(self.to, Sink::Service { room: 0, .. })
+    }
+
+    /// Takes what is there now, in no more than so many turns: a writer may be as fast as we are.
+    pub(super) fn drain(&mut self, buffer: &mut [u8], turns: usize) -> Result<(), StepError> {
+        for _ in 0..turns {
+            let Some(fd) = &self.fd else { break };
+            let most = match &self.to {
+                Sink::Keep(_) => buffer.len(),
+                Sink::Service { room: 0, .. } => break,
+                Sink::Service { room, .. } => buffer.len().min(*room),
+            };
+            match rustix::io::read(fd, &mut buffer[..most]) {
                 Ok(0) => self.end()?,
                 Ok(length) => match &mut self.to {
                     Sink::Keep(collector) => collector.push(&buffer[..length]),
-                    Sink::Service(number) => {
+                    Sink::Service { number, room } => {
+                        *room -= length;
                         tell(&[Tell::Output { number: *number, bytes: &buffer[..length] }])?;
                     }
                 },
@@ -81,23 +94,15 @@ impl Outlet {
         self.fd = None;
         match self.to {
             Sink::Keep(_) => Ok(()),
-            Sink::Service(number) => tell(&[Tell::End(number)]),
+            Sink::Service { number, .. } => tell(&[Tell::End(number)]),
         }
     }
 }
 
 impl Inlet {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.pending.len() + bytes.len() > PENDING {
-            self.fd = None;
-        }
-        if self.fd.is_some() {
-            self.pending.extend(bytes);
-        }
-    }
-
     /// Writes what the command takes now.
-    pub(super) fn feed(&mut self) {
+    pub(super) fn feed(&mut self) -> Result<(), StepError> {
+        let before = self.pending.len();
         while let Some(fd) = &self.fd {
             let (bytes, _) = self.pending.as_slices();
             if bytes.is_empty() {
@@ -112,9 +117,16 @@ impl Inlet {
                 Ok(length) => drop(self.pending.drain(..length)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
-                // It reads no more.
                 Err(_) => self.fd = None,
             }
+        }
+        if self.fd.is_none() {
+            // It reads no more.
+            self.pending.clear();
+        }
+        match before - self.pending.len() {
+            0 => Ok(()),
+            took => tell(&[Tell::Took { number: self.number, bytes: took as u64 }]),
         }
     }
 }
@@ -155,8 +167,10 @@ impl Ends {
                     let flags = SocketFlags::CLOEXEC;
                     let (ours, theirs) =
                         socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                    // To close a descriptor that comes could take as long as its sender likes.
+                    let _ = sys::refuse_rights(ours.as_fd());
                     ends.inlet(*number, rustix::io::fcntl_dupfd_cloexec(&ours, 3)?)?;
-                    ends.outlet(ours, Sink::Service(*number))?;
+                    ends.outlet(ours, Sink::Service { number: *number, room: WINDOW })?;
                     ends.theirs.push(theirs);
                 }
             }
@@ -268,6 +282,6 @@ impl Ends {
     }
 }
 
-fn size(bytes: u64) -> usize {
+pub(super) fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

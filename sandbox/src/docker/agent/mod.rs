@@ -105,6 +105,7 @@ impl Agent {
         }
         // As an interpreter's and a command's: what they inherit is closed.
         sys::close_on_exec_from(3).at("close descriptors")?;
+        place::refuse_others(workdir)?;
         // Engines give a mount the mode of what it hides.
         let writable = SCRATCH.iter().map(Path::new).filter(|path| path.is_dir());
         let writable = writable.map(|path| Place::open(path, 0o1777));
@@ -126,6 +127,9 @@ impl Agent {
     /// Does what it is asked until the service is gone.
     fn serve(&mut self) -> Result<(), StepError> {
         let mut fallbacks = self.meter.fallbacks();
+        if !sys::can_refuse_rights() {
+            fallbacks.push("channels: descriptors can be sent through them (before Linux 6.16)");
+        }
         let ids = user::last_id();
         if ids >= u64::from(u32::MAX) - 1 {
             fallbacks.push("user namespace: none (the engine is not set up for it)");
@@ -142,7 +146,6 @@ impl Agent {
                 }
             };
             let ask = Ask::read(&frame).ok_or(io::ErrorKind::InvalidData).at("read a frame")?;
-            making.since_ns.get_or_insert_with(sys::now_ns);
             match ask {
                 Ask::Run(run) => {
                     let made = std::mem::take(&mut making);
@@ -153,14 +156,18 @@ impl Agent {
                     let made = std::mem::take(&mut making);
                     let new = NewInterpreter { number, argv, env };
                     let report = self.start_interpreter(made, &new);
-                    let clean = self.trusted.wipe().is_ok() && self.trusted.is_clean();
-                    answer(report, &[], clean)?;
+                    let undone = self.undo(self.interpreters_user);
+                    if let Err(e) = &undone {
+                        eprintln!("{}: {}", e.step, e.source);
+                    }
+                    answer(report, &[], undone.is_ok())?;
                 }
                 // Late ones, of a run that is over.
-                Ask::Input { .. } | Ask::End(_) | Ask::Cancel => {}
+                Ask::Input { .. } | Ask::End(_) | Ask::Took { .. } | Ask::Cancel => {}
                 // Whatever comes behind a failure is of no use.
                 _ if making.failed.is_some() => {}
                 part => {
+                    making.since_ns.get_or_insert_with(sys::now_ns);
                     if let Err(e) = self.make(&mut making, &part) {
                         making.failed = Some(e);
                     }
@@ -237,9 +244,17 @@ impl Agent {
                 .and_then(|watch| watch.until_the_command_ends(self)),
         };
         // Before anything that it wrote is read to its end. An error here ends the container.
-        let (own, children) = (self.own_processes(), self.children.as_fd());
-        let used = user::end_all(user, self.interpreters_user, &own, children);
+        let between = self.interpreters_user;
+        let used = user::end_all(user, between, || self.own_processes(), self.children.as_fd());
         let used = used.at("end all processes")?;
+        // Segments outlive processes, and what follows needs memory.
+        user::act_as(user).at("act as the sandbox's user")?;
+        let freed = user::remove_ipc();
+        user::act_as_self().at("act as root again")?;
+        // One that was killed for want of memory, say.
+        self.interpreters.iter_mut().for_each(|one| {
+            one.take_if(|one| one.pid().is_none());
+        });
         let (report, kept) = match ran {
             Ok(over) => {
                 let (done, kept) = over.finish(self, used);
@@ -247,7 +262,7 @@ impl Agent {
             }
             Err(e) => (failure(&e), Vec::new()),
         };
-        let undone = self.undo(user);
+        let undone = freed.at("remove its IPC objects").and_then(|()| self.undo(user));
         if let Err(e) = &undone {
             eprintln!("{}: {}", e.step, e.source);
         }
@@ -263,11 +278,12 @@ impl Agent {
         let places = || self.writable.iter().chain([&self.workdir]);
         user::act_as(user).at("act as the sandbox's user")?;
         let wiped: io::Result<()> = places().try_for_each(Place::wipe);
-        let freed = user::remove_ipc();
         user::act_as_self().at("act as root again")?;
         wiped.at("remove what a command left")?;
-        freed.at("remove its IPC objects")?;
         self.trusted.wipe().at("remove trusted files")?;
+        if user::has_connections() {
+            return Err(io::ErrorKind::AddrInUse).at("find no connection left");
+        }
         match places().chain([&self.trusted]).find(|place| !place.is_clean()) {
             None => Ok(()),
             Some(place) => Err(io::Error::other(place.name())).at("find a directory empty again"),
@@ -276,7 +292,7 @@ impl Agent {
 
     /// Returns the processes that belong to no sandbox.
     fn own_processes(&self) -> Vec<i32> {
-        let interpreters = self.interpreters.iter().flatten().map(|one| one.pid);
+        let interpreters = self.interpreters.iter().flatten().filter_map(Interpreter::pid);
         std::iter::once(std::process::id() as i32).chain(interpreters).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -15,7 +15,11 @@ use rustix::{
     io::Errno,
 };
 
-use crate::native::setup;
+use super::{SCRATCH, TRUSTED};
+use crate::native::{
+    setup,
+    shared::{AtStep as _, StepError},
+};
 
 /// A file system of its own, empty when the container starts.
 pub(super) struct Place {
@@ -31,8 +35,11 @@ impl Place {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())?;
         fchmod(&root, Mode::from_raw_mode(mode))?;
-        let free = free(&root)?;
-        Ok(Self { path: path.display().to_string(), root, free })
+        let mut place = Self { path: path.display().to_string(), root, free: (0, 0) };
+        // Some engines put there what the image has; what can't be removed stays as it is.
+        let _ = place.wipe();
+        place.free = free(&place.root)?;
+        Ok(place)
     }
 
     pub(super) fn root(&self) -> BorrowedFd<'_> {
@@ -75,6 +82,35 @@ impl Place {
                 unlinkat(&self.root, &name, AtFlags::REMOVEDIR)?;
             }
         }
+    }
+}
+
+/// Refuses a container that has another directory to write to, such as a volume of its image: nobody
+/// would empty it.
+pub(super) fn refuse_others(workdir: &Path) -> Result<(), StepError> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").at("read the mounts")?;
+    let known = |at: &Path| {
+        at == workdir
+            || [TRUSTED, "/dev"].iter().chain(&SCRATCH).any(|own| at == Path::new(own))
+            || ["/proc", "/sys"].iter().any(|above| at.starts_with(above))
+    };
+    // Single files are root's.
+    let harmless = ["devpts", "mqueue"];
+    let other = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let kind =
+            fields.iter().position(|field| *field == "-").and_then(|at| fields.get(at + 1))?;
+        let (at, options) = (*fields.get(4)?, *fields.get(5)?);
+        let writable = options.split(',').any(|option| option == "rw");
+        let path = Path::new(at);
+        (writable && !harmless.contains(kind) && !known(path) && !path.is_file()).then_some(at)
+    });
+    match other {
+        None => Ok(()),
+        Some(at) => Err(io::Error::other(format!(
+            "sandboxes could write to {at}; use an image without volumes, or an engine that keeps it read-only"
+        )))
+        .at("find nothing else that can be written to"),
     }
 }
 
@@ -165,7 +201,6 @@ pub(super) fn symlink(root: BorrowedFd<'_>, path: &Path, target: &Path) -> io::R
 mod tests {
     use std::{
         ffi::OsStr,
-        fs,
         os::unix::{ffi::OsStrExt as _, fs::PermissionsExt},
     };
 

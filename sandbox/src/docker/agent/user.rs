@@ -37,9 +37,12 @@ pub(super) fn act_as_self() -> io::Result<()> {
     sys::set_effective_user(0)
 }
 
-/// Kills and buries every process but `own`, however fast they fork: one signal to all of a user
-/// reaches those that a process made before it got its own. `between` is who a fork of an
-/// interpreter is before it becomes that user. Returns what they used.
+/// Kills and buries every process but those that `own` returns, however fast they fork: one signal to
+/// all of a user reaches those that a process made before it got its own, and later it makes none.
+/// `between` is who a fork of an interpreter is before it becomes that user. Returns what they used.
+///
+/// The signal comes before any look at who is there, and `own` is asked anew each time: an id that was
+/// an interpreter's may be another's by now.
 ///
 /// # Errors
 ///
@@ -47,29 +50,39 @@ pub(super) fn act_as_self() -> io::Result<()> {
 pub(super) fn end_all(
     user: u32,
     between: u32,
-    own: &[i32],
+    own: impl Fn() -> Vec<i32>,
     children: BorrowedFd<'_>,
 ) -> io::Result<Used> {
     let deadline = Instant::now() + DEATH;
     let mut used = Used::default();
     loop {
+        act_as(user)?;
+        sys::kill_all();
+        act_as_self()?;
         while let Some((_, _, more)) = sys::reap() {
             used.add(more);
         }
-        let others = others(own)?;
+        let others = others(&own())?;
         if others.is_empty() {
             return Ok(used);
         }
         if Instant::now() > deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        act_as(user)?;
-        sys::kill_all();
-        act_as_self()?;
         kill(&others, between)?;
         let _ = poll(&mut [PollFd::new(&children, PollFlags::IN)], Some(&TURN));
         sys::take_signals(children);
     }
+}
+
+/// Returns whether connections of a run still are in the network's tables, where the next one could
+/// find their ports taken.
+pub(super) fn has_connections() -> bool {
+    let table = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let tcp = table.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
+    let fields: Vec<&str> = tcp.split_whitespace().collect();
+    let of = |name| fields.windows(2).any(|pair| pair[0] == name && pair[1] != "0");
+    of("inuse") || of("tw")
 }
 
 /// Kills those of `pids` that are this user's.

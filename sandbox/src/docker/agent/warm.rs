@@ -3,7 +3,9 @@
 //!
 //! An interpreter has a user of its own, and the two capabilities that make its forks another's.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     Agent, Making,
@@ -23,8 +25,18 @@ const MOST: u64 = crate::lineage::MOST as u64;
 
 /// An interpreter that has imported its modules.
 pub(super) struct Interpreter {
-    pub(super) pid: i32,
+    pid: i32,
+    pidfd: OwnedFd,
     pub(super) conversation: Conversation,
+}
+
+impl Interpreter {
+    /// Returns its id while it lives: afterwards that may be anybody's.
+    pub(super) fn pid(&self) -> Option<i32> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ended = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now));
+        (ended == Ok(0)).then_some(self.pid)
+    }
 }
 
 /// One that is to be started.
@@ -73,11 +85,12 @@ impl Agent {
                 .at("become the interpreters' user")
         })?;
         drop(theirs);
+        let pidfd = sys::pidfd_open(pid).at("watch the interpreter")?;
         let conversation = Conversation::new(socket);
         let started = conversation.begin(&[]);
         match started {
             Ok(Ok(held)) => {
-                self.interpreters[place] = Some(Interpreter { pid, conversation });
+                self.interpreters[place] = Some(Interpreter { pid, pidfd, conversation });
                 Ok(Ok(held))
             }
             failed => {
@@ -99,9 +112,10 @@ impl Agent {
     }
 
     fn end_interpreter(&mut self, place: usize) {
-        if let Some(old) = self.interpreters.get_mut(place).and_then(Option::take) {
+        let old = self.interpreters.get_mut(place).and_then(Option::take);
+        if let Some(pid) = old.and_then(|old| old.pid()) {
             // It is buried with whatever ends next. Its socket is closed, should this fail.
-            let _ = user::kill(&[old.pid], self.interpreters_user);
+            let _ = user::kill(&[pid], self.interpreters_user);
         }
     }
 }

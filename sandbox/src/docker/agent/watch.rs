@@ -9,12 +9,12 @@ use rustix::{
 
 use super::{
     Agent,
-    ends::{Ends, Inlet, Launched, Outlet, Sink},
+    ends::{Ends, Inlet, Launched, Outlet, Sink, size},
     meter::Reading,
 };
 use crate::{
     Capture, LimitKind,
-    docker::frame::{Ask, Run},
+    docker::frame::{Ask, Run, WINDOW},
     native::{
         job::Done,
         shared::{AtStep as _, StepError},
@@ -25,6 +25,8 @@ use crate::{
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
+/// Reads of an outlet before others have their turn.
+const TURNS: usize = 16;
 /// Least and most time between two looks at what a command uses.
 const LOOKS_NS: (u64, u64) = (5_000_000, 250_000_000);
 
@@ -44,6 +46,8 @@ pub(super) struct Watch {
     used: Used,
     stalled_ns: u64,
     next_look_ns: u64,
+    /// Whether it should have come from an interpreter.
+    wanted_one: bool,
 }
 
 /// A command that has ended; others of its user may still run.
@@ -61,8 +65,8 @@ impl Watch {
         let limits = [
             (libc::RLIMIT_FSIZE, run.file_bytes),
             (libc::RLIMIT_CPU, run.cpu_ns.div_ceil(1_000_000_000).saturating_add(2)),
-            // The control group counts the agent and its interpreters, too.
-            (libc::RLIMIT_NPROC, run.pids.saturating_add(1 + crate::lineage::MOST as u64)),
+            // A backstop: the control group counts, and says how often it refused.
+            (libc::RLIMIT_NPROC, run.pids.saturating_add(16)),
         ];
         let before = agent.meter.read();
         let launched = ends.launch(agent, run, user, &limits)?;
@@ -83,6 +87,7 @@ impl Watch {
             used: Used::default(),
             stalled_ns: 0,
             next_look_ns: started_ns + LOOKS_NS.0,
+            wanted_one: run.lent.is_some(),
         })
     }
 
@@ -102,10 +107,10 @@ impl Watch {
                 self.bury();
             }
             for place in ready.outlets {
-                self.outlets[place].drain(&mut buffer)?;
+                self.outlets[place].drain(&mut buffer, TURNS)?;
             }
             for place in ready.inlets {
-                self.inlets[place].feed();
+                self.inlets[place].feed()?;
             }
             if ready.service && !agent.hear()? {
                 // Nobody is there to hear more; the container ends with us.
@@ -119,8 +124,19 @@ impl Watch {
     fn hear(&mut self, agent: &mut Agent) -> Result<(), StepError> {
         while let Some(frame) = agent.inbox.next().at("read a frame")? {
             match Ask::read(frame).ok_or(io::ErrorKind::InvalidData).at("read a frame")? {
-                Ask::Input { number, bytes } => self.inlet(number, |inlet| inlet.push(bytes)),
-                Ask::End(number) => self.inlet(number, |inlet| inlet.ended = true),
+                Ask::Input { number, bytes } => {
+                    self.inlet(number, |inlet| inlet.pending.extend(bytes))?;
+                }
+                Ask::End(number) => self.inlet(number, |inlet| inlet.ended = true)?,
+                Ask::Took { number: took, bytes } => {
+                    for outlet in &mut self.outlets {
+                        if let Sink::Service { number, room } = &mut outlet.to
+                            && *number == took
+                        {
+                            *room = room.saturating_add(size(bytes)).min(WINDOW);
+                        }
+                    }
+                }
                 Ask::Cancel => self.cancelled = true,
                 _ => return Err(io::ErrorKind::InvalidData).at("read a frame"),
             }
@@ -128,10 +144,13 @@ impl Watch {
         Ok(())
     }
 
-    fn inlet(&mut self, number: i32, change: impl FnOnce(&mut Inlet)) {
-        if let Some(inlet) = self.inlets.iter_mut().find(|inlet| inlet.number == number) {
-            change(inlet);
-            inlet.feed();
+    fn inlet(&mut self, number: i32, change: impl FnOnce(&mut Inlet)) -> Result<(), StepError> {
+        match self.inlets.iter_mut().find(|inlet| inlet.number == number) {
+            None => Ok(()),
+            Some(inlet) => {
+                change(inlet);
+                inlet.feed()
+            }
         }
     }
 
@@ -143,7 +162,7 @@ impl Watch {
         ];
         let mut what = Vec::new();
         for (place, outlet) in self.outlets.iter().enumerate() {
-            if let Some(fd) = &outlet.fd {
+            if let Some(fd) = outlet.fd.as_ref().filter(|_| outlet.is_open()) {
                 fds.push(PollFd::new(fd, PollFlags::IN));
                 what.push((true, place));
             }
@@ -180,7 +199,8 @@ impl Watch {
 
     /// Buries who has ended.
     fn bury(&mut self) {
-        while let Some((pid, status, used)) = sys::reap() {
+        // Not for ever: they may come as fast as they go.
+        for (pid, status, used) in std::iter::from_fn(sys::reap).take(TURNS * TURNS) {
             self.used.add(used);
             if pid == self.launched.pid {
                 self.status = Some(status);
@@ -191,8 +211,12 @@ impl Watch {
     /// Compares what was used with the limits, and says when to look again.
     fn look(&mut self, agent: &Agent, now: u64) {
         let reading = agent.meter.read();
-        let cpu = reading.cpu_ns - self.before.cpu_ns;
-        self.stalled_ns = self.stalled_ns.max(proc::totals(self.launched.pid).delayed_ns);
+        let totals = proc::totals(self.launched.pid);
+        self.stalled_ns = self.stalled_ns.max(totals.delayed_ns);
+        let cpu = match agent.meter.has_cpu() {
+            true => reading.cpu_ns.saturating_sub(self.before.cpu_ns),
+            false => self.used.cpu_ns + totals.cpu_ns,
+        };
         let wall = now - self.started_ns;
         if reading.oom_kills > self.before.oom_kills {
             self.limit = Some(LimitKind::Memory);
@@ -220,13 +244,16 @@ impl Over {
         let mut buffer = vec![0; CHUNK];
         for outlet in &mut watch.outlets {
             // The service hears of no broken channel: it will see that the command has ended.
-            let _ = outlet.drain(&mut buffer);
+            let _ = outlet.drain(&mut buffer, usize::MAX);
         }
         let reading = agent.meter.read();
         let killed = reading.oom_kills > watch.before.oom_kills;
-        let lost = watch.launched.lent.is_some_and(|(place, done)| !agent.settle(place, done));
+        let lost = match watch.launched.lent {
+            Some((place, done)) => !agent.settle(place, done),
+            None => watch.wanted_one,
+        };
         let cpu_ns = match agent.meter.has_cpu() {
-            true => reading.cpu_ns - watch.before.cpu_ns,
+            true => reading.cpu_ns.saturating_sub(watch.before.cpu_ns),
             false => watch.used.cpu_ns,
         };
         let done = Done {
@@ -236,14 +263,14 @@ impl Over {
             cpu_ns,
             peak_memory_bytes: watch.used.largest_bytes,
             setup_ns: watch.started_ns.saturating_sub(watch.since_ns),
-            pids_refused: reading.forks_refused - watch.before.forks_refused,
+            pids_refused: reading.forks_refused.saturating_sub(watch.before.forks_refused),
             stalled_ns: watch.stalled_ns,
             start: watch.launched.start,
             lost,
         };
         let kept = watch.outlets.into_iter().filter_map(|outlet| match outlet.to {
             Sink::Keep(collector) => Some(collector.finish()),
-            Sink::Service(_) => None,
+            Sink::Service { .. } => None,
         });
         (done, kept.collect())
     }
