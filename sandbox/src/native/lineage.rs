@@ -29,7 +29,7 @@ const MOST: usize = 2;
 /// What makes two commands able to come from one interpreter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lineage {
-    image: PathBuf,
+    image: Arc<[PathBuf]>,
     /// The interpreter's own program and options.
     options: Vec<String>,
     env: BTreeMap<String, String>,
@@ -51,14 +51,14 @@ pub(super) struct Known {
 /// The slot is gone.
 pub(super) async fn lent(
     busy: &mut Busy,
-    image: &Path,
+    image: &Arc<[PathBuf]>,
     spec: &SandboxSpec,
     command: &Command,
 ) -> BackendResult<Result<Lent, Option<String>>> {
     let Some(warm) = &command.warm else { return Ok(Err(None)) };
     let Some(options) = options(&command.argv) else { return Ok(Err(None)) };
     let lineage = Lineage {
-        image: image.to_owned(),
+        image: Arc::clone(image),
         options: options.to_vec(),
         env: command.env.clone(),
         warm: warm.clone(),
@@ -163,15 +163,13 @@ impl State {
 
 fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
     let Lineage { image, options, env, warm } = lineage;
-    let mount = match &slot.mappings {
-        Some((_, for_images)) => Some(
-            setup::detached_mount(image, Some(for_images.as_fd()))
-                .map_err(|e| failed("mount the image for an interpreter", e))?,
-        ),
-        None => None,
-    };
-    let message = job::encode_interpreter(number, image, options, env, warm, mount.is_some());
-    let fds = mount.iter().map(AsFd::as_fd).collect();
+    let mounts = slot.mappings.as_ref().map(|(_, for_images)| {
+        let mounts = image.iter().map(|path| setup::detached_mount(path, Some(for_images.as_fd())));
+        mounts.collect::<io::Result<Vec<_>>>()
+    });
+    let mounts = mounts.transpose().map_err(|e| failed("mount the image for an interpreter", e))?;
+    let message = job::encode_interpreter(number, image, options, env, warm, mounts.is_some());
+    let fds = mounts.iter().flatten().map(AsFd::as_fd).collect();
     run::send(slot, message, fds).map_err(|e| gone(&format!("slot takes no request: {e}")))
 }
 

@@ -178,7 +178,7 @@ fn gone(what: &str) -> BackendError {
 /// Opens image and layers for a slot with host ids of its own.
 fn open_mounts(
     slot: &Slot,
-    image: &Path,
+    image: &[PathBuf],
     spec: &SandboxSpec,
 ) -> BackendResult<Option<Vec<OwnedFd>>> {
     let Some((for_layers, for_images)) = &slot.mappings else { return Ok(None) };
@@ -191,7 +191,8 @@ fn open_mounts(
             failed(&what, e)
         })
     };
-    let mut mounts = vec![open(image, for_images)?];
+    let images = image.iter().map(|path| open(path, for_images));
+    let mut mounts = images.collect::<BackendResult<Vec<_>>>()?;
     for layer in &spec.layers {
         if let Layer::Dir(path) = layer {
             mounts.push(open(path, for_layers)?);
@@ -200,21 +201,32 @@ fn open_mounts(
     Ok(Some(mounts))
 }
 
-/// Checks what no machine could do, and returns the image's directory.
-fn check_spec(spec: &SandboxSpec) -> BackendResult<PathBuf> {
-    let ImageRef::Rootfs { path, .. } = &spec.image else {
-        return Err(BackendError::Unsupported {
-            backend: "native",
-            what: "run a Docker image".to_owned(),
-        });
+/// Checks what no machine could do, and returns the image's directories, lowest first.
+fn check_spec(spec: &SandboxSpec) -> BackendResult<Arc<[PathBuf]>> {
+    let image: Arc<[PathBuf]> = match &spec.image {
+        ImageRef::Rootfs { path, .. } => Arc::new([path.clone()]),
+        ImageRef::Layers { paths, .. } => Arc::clone(paths),
+        ImageRef::Docker(_) => {
+            return Err(BackendError::Unsupported {
+                backend: "native",
+                what: "run a Docker image; `assay image import` takes what `docker save` writes"
+                    .to_owned(),
+            });
+        }
     };
-    if !path.is_dir() {
-        return Err(BackendError::ImageNotFound(path.display().to_string()));
+    if image.is_empty() {
+        return Err(BackendError::Spec("an image without layers".to_owned()));
+    }
+    if let Some(gone) = image.iter().find(|path| !path.is_dir()) {
+        return Err(BackendError::ImageNotFound(gone.display().to_string()));
     }
     crate::spec::check(spec)?;
     let dirs = spec.layers.iter().filter(|layer| matches!(layer, Layer::Dir(_))).count();
-    if dirs + 16 > wire::MAX_FDS / 2 {
-        return Err(BackendError::Spec(format!("{dirs} directory layers are too many")));
+    if dirs + image.len() + 16 > wire::MAX_FDS / 2 {
+        return Err(BackendError::Spec(format!(
+            "{dirs} directory layers on {} of the image are too many",
+            image.len()
+        )));
     }
-    Ok(path.clone())
+    Ok(image)
 }

@@ -79,7 +79,7 @@ impl Interpreter {
     /// it the names of the modules that it holds; the inner error is why it is none.
     pub(super) fn start(
         request: &NewInterpreter<'_>,
-        image: &OwnedFd,
+        image: &[OwnedFd],
         slot: BorrowedFd<'_>,
         groups: &[OwnedFd],
     ) -> Result<Result<(Self, Vec<u8>), String>, StepError> {
@@ -221,7 +221,7 @@ pub(super) fn said(message: &[u8]) -> Option<Said> {
 /// sandboxes of this slot.
 fn become_interpreter(
     request: &NewInterpreter<'_>,
-    image: &OwnedFd,
+    image: &[OwnedFd],
     socket: &OwnedFd,
     slot: BorrowedFd<'_>,
 ) -> Result<Infallible, StepError> {
