@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashSet,
-    fmt, fs,
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
 };
@@ -291,18 +291,5 @@ impl Store {
             fs::File::open(&names)?.sync_all()
         })();
         written.map_err(ImageError::io("write", place))
-    }
-}
-
-impl fmt::Display for Image {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, digest, layers, bytes, .. } = self;
-        let mib = bytes.div_ceil(1 << 20);
-        write!(
-            f,
-            "{name:<32} {:<19} {:>3} layers {mib:>7} MiB",
-            &digest.as_str()[..19],
-            layers.len()
-        )
     }
 }

@@ -72,7 +72,10 @@ pub(crate) fn unpack(archive: impl Read, into: &Path, budget: &mut Limits) -> Im
         meter.set(HEADER_BYTES);
     }
     meter.set(TRAILER_BYTES);
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(damaged)?;
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| match e.kind() {
+        io::ErrorKind::FileTooLarge => ImageError::Refused("goes on after its end".to_owned()),
+        _ => damaged(e),
+    })?;
     tree.mark_hidden()
 }
 
@@ -173,10 +176,13 @@ impl Tree<'_> {
                 let Some((folder, name)) = split(&target) else {
                     return wrong("a hard link to the root");
                 };
-                let from = self.existing(folder)?;
                 let name = OsStr::from_bytes(name);
-                let make = || rustix::fs::linkat(&from, name, &parent, at, AtFlags::empty());
-                match self.replace(&parent, at, make) {
+                let linked = self.existing(folder).map_err(Trouble::from).and_then(|from| {
+                    let make = || rustix::fs::linkat(&from, name, &parent, at, AtFlags::empty());
+                    self.replace(&parent, at, make)
+                });
+                match linked {
+                    Err(Trouble::Kernel(Errno::PERM)) => wrong("a hard link to a directory"),
                     Err(Trouble::Kernel(Errno::NOENT)) => {
                         wrong(format!("a hard link to {}, which the layer has not", shown(&target)))
                     }
