@@ -13,7 +13,7 @@ use super::{
     shared::Shared,
     slot::Slot,
     sys,
-    warm::{Interpreter, Said},
+    warm::{Interpreter, Rights, Said},
     wire,
 };
 use crate::Start;
@@ -73,14 +73,17 @@ impl<'a> Lending<'a> {
 
     /// Pid 1 has built its tree: has the interpreter fork, or else pid 1 execute the command.
     pub(super) fn lend(&mut self, slot: &Slot<'_>, pid_1: &OwnedFd) {
-        if !wire::receive(pid_1, &mut [0; 8]).is_ok_and(|(length, _)| length > 0) {
-            // It is dead.
-            self.stage = Stage::Settled;
-            return;
-        }
+        let rules = match wire::receive(pid_1, &mut [0; 8]) {
+            Ok((length, rules)) if length > 0 => rules,
+            _ => {
+                // It is dead.
+                self.stage = Stage::Settled;
+                return;
+            }
+        };
         let asked = match self.interpreter {
             None => Err("it is gone".to_owned()),
-            Some(interpreter) => self.ask(slot, interpreter).map_err(|e| e.to_string()),
+            Some(interpreter) => self.ask(slot, interpreter, &rules).map_err(|e| e.to_string()),
         };
         self.held.clear();
         self.asked = asked.is_ok();
@@ -96,12 +99,14 @@ impl<'a> Lending<'a> {
         };
     }
 
-    fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter) -> io::Result<()> {
-        let fds = self.held.iter().chain(&slot.namespaces).map(AsFd::as_fd);
+    fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter, rules: &[OwnedFd]) -> io::Result<()> {
+        let fds = self.held.iter().chain(&slot.namespaces).chain(rules).map(AsFd::as_fd);
         let clock = slot.cgroups.get(Role::CpuUsage).map(AsFd::as_fd);
         let fds: Vec<_> = fds.chain(clock).collect();
         let limits = setup::resources(self.job, &slot.cgroups, slot.shared);
-        interpreter.ask(self.job, self.lent, &limits, sys::bytes_of(slot.seccomp), &fds)
+        let rights =
+            Rights { limits: &limits, seccomp: sys::bytes_of(slot.seccomp), rules: rules.len() };
+        interpreter.ask(self.job, self.lent, &rights, &fds)
     }
 
     /// Hears the interpreter; returns whether the sandbox is to be ended.

@@ -14,6 +14,7 @@
 mod cgroup;
 mod instance;
 mod job;
+mod landlock;
 mod lending;
 mod lineage;
 mod output;

@@ -32,6 +32,7 @@ use rustix::{
 use super::{
     cgroup::{Role, SlotFiles},
     job::{self, Job, JobEntry, JobLayer, Request},
+    landlock::{self, Confinement},
     shared::{AtStep, Shared, StepError},
     sys,
     warm::NAMESPACES,
@@ -103,9 +104,13 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     build_tree(&job, &fds.mounts)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_workdir(&job)?;
-    give_up_rights(inside, &job)?;
+    let confinement = landlock::ruleset(&Path::new("/").join(relative(job.workdir)))
+        .at("make the Landlock rules")?;
+    let lent = confinement.as_ref().filter(|_| job.lent.is_some());
+    let lent = lent.map_or(Ok(None), |confinement| confinement.share()).at("share the rules")?;
+    give_up_rights(inside, &job, confinement)?;
     if job.lent.is_some()
-        && let Some(adopted) = lend(inside)?
+        && let Some(adopted) = lend(inside, lent)?
     {
         return Ok(adopted);
     }
@@ -116,9 +121,10 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
 pub(super) const EXECUTE: i32 = 0;
 
 /// Offers this sandbox to the slot's interpreter; returns the id of the process that it forked, an
-/// orphan and so our child.
-fn lend(inside: &Inside<'_>) -> Result<Option<i32>, StepError> {
-    wire::send(&inside.socket, b"L", &[]).at("lend the sandbox")?;
+/// orphan and so our child. It gets the rules that confine it.
+fn lend(inside: &Inside<'_>, rules: Option<OwnedFd>) -> Result<Option<i32>, StepError> {
+    let rules: Vec<_> = rules.iter().map(AsFd::as_fd).collect();
+    wire::send(&inside.socket, b"L", &rules).at("lend the sandbox")?;
     let mut answer = [0; 4];
     match wire::receive(&inside.socket, &mut answer).at("wait for the interpreter")? {
         (4, _) => Ok(Some(i32::from_le_bytes(answer)).filter(|pid| *pid != EXECUTE)),
@@ -535,10 +541,15 @@ pub(super) fn resources(job: &Job<'_>, cgroups: &SlotFiles, shared: &Shared) -> 
     resources
 }
 
-fn give_up_rights(inside: &Inside<'_>, job: &Job<'_>) -> Result<(), StepError> {
+fn give_up_rights(
+    inside: &Inside<'_>,
+    job: &Job<'_>,
+    confinement: Option<Confinement>,
+) -> Result<(), StepError> {
     for (resource, value) in resources(job, inside.cgroups, inside.shared) {
         sys::limit_resource(resource, value, value).at("set a resource limit")?;
     }
+    confinement.map_or(Ok(()), Confinement::enter).at("enter the Landlock rules")?;
     sys::drop_capabilities().at("drop the capabilities")?;
     sys::install_seccomp(inside.seccomp).at("install the seccomp filter")
 }

@@ -23,6 +23,7 @@ use rustix::{
 use super::{
     cgroup::{Role, SlotFiles},
     job::{self, Job, NewInterpreter, Report, Request, Source},
+    landlock,
     lending::{Lending, Stage},
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
@@ -173,7 +174,7 @@ impl<'a> Slot<'a> {
         // Changing ids cleared it.
         sys::die_with_parent().at("tie the slot to its spawner")?;
 
-        let mut fallbacks = Vec::new();
+        let mut fallbacks: Vec<_> = landlock::fallback().into_iter().collect();
         for (name, value) in [("max_user_namespaces", "0"), ("max_inotify_instances", "16")] {
             if fs::write(format!("/proc/sys/user/{name}"), value).is_err() {
                 fallbacks.push(format!("{name}: seccomp alone (/proc/sys is read-only)"));

@@ -48,6 +48,16 @@ pub(super) struct Interpreter {
     pidfd: OwnedFd,
 }
 
+/// What is left to a process that an interpreter forks.
+pub(super) struct Rights<'a> {
+    /// Resource limits and their values.
+    pub(super) limits: &'a [(u32, u64)],
+    /// The filter, as the kernel reads it.
+    pub(super) seccomp: &'a [u8],
+    /// How many sets of Landlock rules are among the descriptors.
+    pub(super) rules: usize,
+}
+
 /// What an interpreter, or a fork of it, says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Said {
@@ -118,16 +128,16 @@ impl Interpreter {
     }
 
     /// Has the interpreter fork into a sandbox. `fds` are stdio and channels, the sandbox's
-    /// namespaces, and the file that forgets the CPU time until then, where there is one.
+    /// namespaces, its Landlock rules, and the file that forgets the CPU time until then, where there
+    /// are such.
     pub(super) fn ask(
         &self,
         job: &Job<'_>,
         lent: Lent,
-        limits: &[(u32, u64)],
-        seccomp: &[u8],
+        rights: &Rights<'_>,
         fds: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        let message = request(job, lent, limits, seccomp);
+        let message = request(job, lent, rights);
         if message.len() <= wire::MAX_DATAGRAM {
             return wire::send(&self.socket, &message, fds);
         }
@@ -183,20 +193,22 @@ impl Drop for Interpreter {
 }
 
 /// Encodes a command as `warm.py` reads it.
-fn request(job: &Job<'_>, lent: Lent, limits: &[(u32, u64)], seccomp: &[u8]) -> Vec<u8> {
+fn request(job: &Job<'_>, lent: Lent, rights: &Rights<'_>) -> Vec<u8> {
+    let Rights { limits, seccomp, rules } = rights;
     let mut to = Writer(vec![wire::INLINE]);
     let argv = job.argv.get(lent.script..).unwrap_or_default();
     to.u64(argv.len() as u64);
     argv.iter().for_each(|argument| to.bytes(argument));
     to.bytes(setup::start_directory(job).as_os_str().as_bytes());
     to.u64(limits.len() as u64);
-    for (resource, value) in limits {
+    for (resource, value) in *limits {
         to.u64((*resource).into());
         to.u64(*value);
     }
     to.bytes(seccomp);
     to.u64(job.channels.len() as u64);
     job.channels.iter().for_each(|number| to.u64(*number as u64));
+    to.u64(*rules as u64);
     to.0
 }
 
