@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod digest;
+mod entry;
 mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
@@ -27,5 +28,6 @@ mod unpack;
 
 pub use digest::{Digest, InvalidDigest};
 pub use error::{ImageError, ImageResult};
+pub use merged::check_shell;
 pub use name::{ImageName, InvalidName};
 pub use store::{Image, Limits, Removed, Store, StoreLock};

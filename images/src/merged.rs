@@ -16,8 +16,13 @@ const MOST_LINKS: usize = 40;
 /// The shell that every image must have: checks and agents use it.
 const SHELL: &str = "/bin/sh";
 
-/// Checks that an image made of these layers, lowest first, can run programs here.
-pub(crate) fn check_shell(layers: &[PathBuf]) -> ImageResult<()> {
+/// Checks that an image made of these layers' directories, lowest first, can run programs here: that
+/// it has a `/bin/sh` for this machine.
+///
+/// # Errors
+///
+/// [`ImageError::Refused`](crate::ImageError) says what of it is wrong.
+pub fn check_shell(layers: &[PathBuf]) -> ImageResult<()> {
     let file = match find(layers, Path::new(SHELL)) {
         Ok(Some(path)) => path,
         Ok(None) => return refuse(format!("there is no {SHELL} in it")),

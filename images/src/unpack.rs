@@ -23,15 +23,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
-    },
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags},
     io::Errno,
 };
 use tar::{Entry, EntryType};
 
 use crate::{
     ImageError, ImageResult, Limits,
+    entry::{is_sparse, owner, plain, shown, split, target},
     stream::{Meter, Metered},
 };
 
@@ -382,6 +381,12 @@ enum Trouble {
     Kernel(Errno),
 }
 
+impl From<&str> for Trouble {
+    fn from(why: &str) -> Self {
+        Self::Wrong(why.to_owned())
+    }
+}
+
 impl From<Errno> for Trouble {
     fn from(errno: Errno) -> Self {
         Self::Kernel(errno)
@@ -396,62 +401,6 @@ fn named(name: &[u8], why: &str) -> ImageError {
     ImageError::Refused(format!("{}: {why}", shown(name)))
 }
 
-/// A name for people, whose terminal it must not command.
-fn shown(name: &[u8]) -> String {
-    format!("`{}`", name.escape_ascii())
-}
-
 fn mark_opaque(folder: OwnedFd) -> rustix::io::Result<()> {
     rustix::fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
-}
-
-/// Returns a path without `.` and empty components; the root is empty.
-fn plain(path: &[u8]) -> Result<Vec<u8>, &'static str> {
-    if path.starts_with(b"/") {
-        return Err("an absolute path");
-    }
-    if path.contains(&0) {
-        return Err("a path with a NUL byte");
-    }
-    let parts = path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
-    let parts: Vec<_> = parts.collect();
-    if parts.contains(&&b".."[..]) {
-        return Err("a path with `..`");
-    }
-    Ok(parts.join(&b'/'))
-}
-
-/// Splits a plain path into its folder and its name; `None` for the root.
-fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => Some((&path[..slash], &path[slash + 1..])),
-        None if path.is_empty() => None,
-        None => Some((b"", path)),
-    }
-}
-
-fn target(entry: &Entry<'_, impl Read>) -> Result<Vec<u8>, Trouble> {
-    match entry.link_name_bytes() {
-        Some(target) if !target.is_empty() && !target.contains(&0) => Ok(target.into_owned()),
-        _ => wrong("a link to nothing"),
-    }
-}
-
-fn owner(entry: &Entry<'_, impl Read>) -> Result<(Uid, Gid), Trouble> {
-    // All ones mean "unchanged" to the kernel.
-    let id = |id: io::Result<u64>| u32::try_from(id.ok()?).ok().filter(|id| *id != u32::MAX);
-    match (id(entry.header().uid()), id(entry.header().gid())) {
-        (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
-        _ => wrong("an owner that is no user id"),
-    }
-}
-
-/// Whether an entry has fewer bytes in the archive than in its file: in GNU's old form, or in one of
-/// those in extended headers.
-fn is_sparse(entry: &mut Entry<'_, impl Read>) -> bool {
-    let sparse = |key: &str| key.starts_with("GNU.sparse.");
-    entry.header().entry_type() == EntryType::GNUSparse
-        || entry.pax_extensions().ok().flatten().is_some_and(|mut extensions| {
-            extensions.any(|one| one.is_ok_and(|one| one.key().is_ok_and(sparse)))
-        })
 }

@@ -326,3 +326,44 @@ fn a_signal_ends_a_command_with_1() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(state(), 0, "the temporary state is gone");
 }
+
+#[test]
+fn images_come_and_go() {
+    let folder = folder();
+    let image = |args: &[&str]| {
+        assay(folder.path(), &[&["--json", "image"], args].concat()).output().unwrap()
+    };
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let tar = {
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_path_with_name(fs::canonicalize("/bin/sh").unwrap(), "bin/sh").unwrap();
+        tar.into_inner().unwrap()
+    };
+    fs::write(path("small.tar"), &tar).unwrap();
+    fs::write(path("cut.tar"), &tar[..tar.len() / 2]).unwrap();
+
+    let added = image(&["import", &path("small.tar"), "--name", "small:1"]);
+    assert_eq!(added.status.code(), Some(0), "{}", String::from_utf8_lossy(&added.stderr));
+    let listed = lines(&image(&["list"]));
+    assert_eq!(listed, lines(&added));
+    assert_eq!((&listed[0]["name"], &listed[0]["layers"]), (&json!("small:1"), &json!(1)));
+
+    for (args, code, expected) in [
+        (&["import", &path("cut.tar")][..], 2, "cut off"),
+        (&["import", &path("no-such.tar")], 2, "no-such.tar"),
+        (&["import", &path("small.tar"), "--name", "python"], 2, "are taken"),
+        (&["pull", "a@sha256:0"], 2, "no image reference"),
+        (&["pull", "127.0.0.1:1/none:1"], 1, "cannot pull the manifest"),
+        (&["rm", "other"], 2, "no image `other` (there are: small:1)"),
+        (&["list", "--server", "http://127.0.0.1:1"], 2, "--server"),
+    ] {
+        let output = image(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(expected), "{args:?}: {text}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    let gone = lines(&image(&["rm", "small:1"]));
+    assert_eq!(gone, [json!({ "name": "small:1", "layers": 1 })]);
+    assert!(lines(&image(&["list"])).is_empty());
+}

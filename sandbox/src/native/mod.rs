@@ -17,6 +17,7 @@ mod job;
 mod landlock;
 mod lending;
 mod lineage;
+mod number;
 mod output;
 mod pool;
 mod probe;
@@ -33,9 +34,11 @@ mod wire;
 
 use std::{
     fmt, io,
+    num::NonZero,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    thread,
 };
 
 use async_trait::async_trait;
@@ -43,10 +46,12 @@ use tokio::{runtime::Handle, sync::Semaphore};
 
 use self::{
     instance::Instance,
+    number::Numbers,
     pool::{Busy, Inner, Slot},
     run::NativeSandbox,
 };
 pub use self::{
+    pool::SlotCounts,
     probe::{Finding, probe},
     spawner::spawner_main_if_asked,
 };
@@ -70,10 +75,17 @@ pub struct NativeConfig {
     /// Whether an idle slot prepares its next sandbox: a waiting process each, for a tenth of a
     /// short run's time.
     pub ahead: bool,
+    /// Resting slots below which more are made, before anybody asks for them. One that is taken
+    /// counts no more, so the next caller finds one unless more come at once.
+    pub idle_low: usize,
+    /// Resting slots above which one that comes back is ended, with its warm interpreters: what a
+    /// burst needed is given back.
+    pub idle_high: usize,
 }
 
 impl NativeConfig {
-    /// Returns the defaults: this executable, 256 sandboxes, prepared ahead.
+    /// Returns the defaults: this executable, 256 sandboxes, prepared ahead, one resting slot at
+    /// least and eight for each CPU (16 for one) at most.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -83,6 +95,8 @@ impl NativeConfig {
             first_uid: 200_001,
             max_sandboxes: 256,
             ahead: true,
+            idle_low: 1,
+            idle_high: 8 * thread::available_parallelism().map_or(1, NonZero::get).max(2),
         }
     }
 }
@@ -111,6 +125,7 @@ impl Native {
         let inner = Inner {
             as_root,
             permits: Arc::new(Semaphore::new(config.max_sandboxes)),
+            numbers: Numbers::below(instance::IDS),
             state: Mutex::default(),
             config,
             runtime,
@@ -118,6 +133,12 @@ impl Native {
         };
         inner.start_spawner(&mut inner.lock())?;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Returns what the slots did since the start.
+    #[must_use]
+    pub fn slots(&self) -> SlotCounts {
+        self.inner.counts()
     }
 }
 
