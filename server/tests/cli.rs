@@ -367,3 +367,44 @@ fn images_come_and_go() {
     assert_eq!(gone, [json!({ "name": "small:1", "layers": 1 })]);
     assert!(lines(&image(&["list"])).is_empty());
 }
+
+#[test]
+fn doctor_names_what_is_missing_with_its_fix() {
+    let folder = folder();
+    let rootfs = folder.path().join("cache/rootfs/python");
+    let tree = rootfs.join("tree");
+    fs::create_dir_all(&tree).unwrap();
+    let facts = format!(
+        "path = {tree:?}\ndigest = \"sha256:0\"\npython = \"3\"\npytest = \"8\"\nsource = \"nowhere\"\n"
+    );
+    fs::write(rootfs.join("rootfs.toml"), facts).unwrap();
+    let doctor = |cache: &Path| {
+        let mut doctor = assay(folder.path(), &["doctor", "--json"]);
+        doctor.env("ASSAY_CACHE", cache).env("DOCKER_HOST", "unix:///no/such/docker.sock");
+        let output = doctor.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        lines(&output)
+    };
+    let expect = |found: &[Value], check: &str, state: &str, detail: &str, fix: &str| {
+        let found = found.iter().find(|line| line["check"] == check).expect(check);
+        assert_eq!(found["state"], state, "{found}");
+        assert!(found["detail"].as_str().unwrap().contains(detail), "{found}");
+        assert!(found["fix"].as_str().unwrap().contains(fix), "{found}");
+    };
+    let found = doctor(&folder.path().join("cache"));
+    expect(&found, "rootfs", "missing", "there is no /bin/sh", "make rootfs");
+    expect(&found, "docker", "reduced", "can't run", "DOCKER_HOST");
+
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a small file system");
+        return;
+    }
+    let full = folder.path().join("full");
+    fs::create_dir(&full).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&full);
+    assert!(mount.status().unwrap().success());
+    let found = std::panic::catch_unwind(|| doctor(&full));
+    assert!(Command::new("umount").arg(&full).status().unwrap().success());
+    expect(&found.unwrap(), "disk", "missing", "MiB free", "assay image rm");
+}
