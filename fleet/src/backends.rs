@@ -6,7 +6,8 @@ use assay_sandbox::{Backend, ImageRef};
 
 /// The images that this service can run, each with its backend.
 ///
-/// `python` is a root filesystem of the native backend; `docker:NAME` is an image of the engine.
+/// `python` and others are root filesystems of the native backend; `docker:NAME` is an image of the
+/// engine.
 #[derive(Clone, Debug, Default)]
 pub struct Backends {
     images: BTreeMap<String, Resolved>,

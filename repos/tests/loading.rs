@@ -140,7 +140,7 @@ fn mistakes_are_named_with_line_and_help() {
         ("check id of no name", "\"unit\"", "\"a b\"", 10, &["letters, digits"]),
         ("must_pass twice", "report =", "must_pass = [\"a\", \"a\"]\nreport =", 11, &["twice"]),
         ("must_keep of no kind", "report =", "must_keep = \"lok\"\nreport =", 11, &["is `lock`"]),
-        ("image of no kind", "split", "image = \"ubuntu\"\nsplit", 3, &["`docker:NAME`"]),
+        ("image of no kind", "split", "image = \"/ubuntu\"\nsplit", 3, &["`docker:NAME`"]),
         ("image with a blank", "split", "image = \"docker:a b\"\nsplit", 3, &["`docker:NAME`"]),
         ("relative workdir", "split", "workdir = \"work\"\nsplit", 3, &["absolute"]),
         ("workdir outside", "split", "workdir = \"/a/../b\"\nsplit", 3, &["absolute"]),

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ffi::{OsStr, OsString},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -28,7 +27,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// What makes two commands able to come from one interpreter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lineage {
-    pub(crate) image: OsString,
+    /// Its layers, or its name alone.
+    pub(crate) image: Arc<[PathBuf]>,
     /// The interpreter's own program and options.
     pub(crate) options: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
@@ -39,7 +39,7 @@ impl Lineage {
     /// Returns the lineage that `command` asks for, `None` if it asks for none; the error is why no
     /// interpreter can be its origin.
     pub(crate) fn of(
-        image: &OsStr,
+        image: &Arc<[PathBuf]>,
         spec: &SandboxSpec,
         command: &Command,
     ) -> Option<Result<Self, String>> {
@@ -51,7 +51,7 @@ impl Lineage {
             return Some(Err("one process leaves no room to fork".to_owned()));
         }
         Some(Ok(Self {
-            image: image.to_owned(),
+            image: Arc::clone(image),
             options: options.to_vec(),
             env: command.env.clone(),
             warm: warm.clone(),

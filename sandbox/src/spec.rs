@@ -41,6 +41,14 @@ pub enum ImageRef {
         /// The digest of its content, `sha256:...`.
         digest: String,
     },
+    /// A root filesystem as layers on the host, used read-only and shared; `native` takes these. They
+    /// hide what lies below them as overlayfs with `userxattr` has it.
+    Layers {
+        /// Their root directories on the host, lowest first.
+        paths: Arc<[PathBuf]>,
+        /// The digest of their content together, `sha256:...`.
+        digest: String,
+    },
     /// An image that the Docker engine holds, by id or by name; `docker` takes these.
     Docker(String),
 }

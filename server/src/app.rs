@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZero, path::PathBuf, sync::Arc, thread, time:
 
 use anyhow::Context as _;
 use assay_fleet::{Backends, Fleet, FleetConfig, FleetHandle, Rewards};
+use assay_images::StoreLock;
 use assay_proto::v1::{
     reward_service_server::{self, RewardServiceServer},
     task_service_server::{self, TaskServiceServer},
@@ -79,6 +80,8 @@ pub struct App {
     tasks: Mutex<JoinSet<anyhow::Result<()>>>,
     stop: CancellationToken,
     grace: Duration,
+    /// What sandboxes are mounted on stays there.
+    _images: Option<StoreLock>,
 }
 
 impl App {
@@ -94,8 +97,8 @@ impl App {
         let (catalog, places) =
             tokio::task::spawn_blocking(load).await.context("load the task catalog")?;
         let catalog = Arc::new(catalog);
-        let backends = match config.backends {
-            Some(backends) => backends,
+        let (backends, images) = match config.backends {
+            Some(backends) => (backends, None),
             None => crate::machine::backends(&places.cache, &catalog).await?,
         };
 
@@ -137,6 +140,7 @@ impl App {
             tasks: Mutex::new(tasks),
             stop,
             grace: config.grace,
+            _images: images,
         })
     }
 

@@ -10,9 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use assay_fleet::Backends;
+use assay_images::{Store, StoreLock};
 use assay_repos::Catalog;
 use assay_sandbox::{
-    BackendResult, ImageRef,
+    Backend, BackendResult, ImageRef,
     docker::{Docker, DockerConfig},
     native::{Native, NativeConfig},
 };
@@ -59,38 +60,51 @@ impl Rootfs {
 }
 
 /// Finds what can run the tasks here. An image that is not there fails its tasks, not the service.
+/// The lock keeps the images of `assay image` from being removed.
 ///
 /// # Errors
 ///
 /// What is there is damaged, or doesn't start.
-pub(crate) async fn backends(cache: &Path, catalog: &Catalog) -> anyhow::Result<Backends> {
+pub(crate) async fn backends(
+    cache: &Path,
+    catalog: &Catalog,
+) -> anyhow::Result<(Backends, Option<StoreLock>)> {
+    let (mut backends, lock) = native_images(cache)?;
+    if let Some(docker) = engine(cache, catalog).await {
+        backends = docker_images(backends, docker, catalog).await;
+    }
+    Ok((backends, lock))
+}
+
+/// The root filesystem of Python tasks, and the images of `assay image`.
+fn native_images(cache: &Path) -> anyhow::Result<(Backends, Option<StoreLock>)> {
     let mut backends = Backends::new();
-    if let Some(rootfs) = Rootfs::find(cache)? {
-        let (image, digest) = (rootfs.image(), rootfs.digest.clone());
-        backends = backends.with_image("python", Arc::new(native(cache, |_| {})?), image, digest);
-    } else {
+    let store = Store::below(cache);
+    let rootfs = Rootfs::find(cache)?;
+    if rootfs.is_none() {
         warn!("there is no root filesystem yet, so most tasks can't run; run `make rootfs`");
     }
-    let images: BTreeSet<&str> = catalog
-        .tasks()
-        .map(|task| task.image.as_str())
-        .filter(|image| image.starts_with("docker:"))
-        .collect();
-    if images.is_empty() {
-        return Ok(backends);
+    let lock = if store.list()?.is_empty() { None } else { Some(store.lock()?) };
+    if rootfs.is_none() && lock.is_none() {
+        return Ok((backends, None));
     }
-    let docker = match timeout(ENGINE_ANSWERS, docker(cache)).await {
-        Ok(Ok(docker)) => Arc::new(docker),
-        Ok(Err(error)) => {
-            info!(%error, "no Docker engine, so image tasks can't run");
-            return Ok(backends);
-        }
-        Err(_) => {
-            warn!("the Docker engine does not answer, so image tasks can't run");
-            return Ok(backends);
-        }
-    };
-    for image in images {
+    let native: Arc<dyn Backend> = Arc::new(native(cache, |_| {})?);
+    if let Some(rootfs) = rootfs {
+        let (image, digest) = (rootfs.image(), rootfs.digest.clone());
+        backends = backends.with_image("python", Arc::clone(&native), image, digest);
+    }
+    // Once more: one may have been removed before we had the lock.
+    for image in store.list()? {
+        let digest = image.digest.to_string();
+        let layers = ImageRef::Layers { paths: store.paths(&image).into(), digest: digest.clone() };
+        backends = backends.with_image(image.name, Arc::clone(&native), layers, digest);
+    }
+    Ok((backends, lock))
+}
+
+/// Names the Docker images of the catalog.
+async fn docker_images(mut backends: Backends, docker: Arc<Docker>, catalog: &Catalog) -> Backends {
+    for image in images_of(catalog) {
         let name = image.trim_start_matches("docker:");
         // By its id: an image that is built again under its name is another one.
         match docker.image_digest(name).await {
@@ -101,7 +115,30 @@ pub(crate) async fn backends(cache: &Path, catalog: &Catalog) -> anyhow::Result<
             Err(error) => info!(%error, "an image is not there, so its tasks can't run"),
         }
     }
-    Ok(backends.with_docker(docker))
+    backends.with_docker(docker)
+}
+
+fn images_of(catalog: &Catalog) -> BTreeSet<&str> {
+    let images = catalog.tasks().map(|task| task.image.as_str());
+    images.filter(|image| image.starts_with("docker:")).collect()
+}
+
+/// Finds the engine, if the catalog has tasks for one.
+async fn engine(cache: &Path, catalog: &Catalog) -> Option<Arc<Docker>> {
+    if images_of(catalog).is_empty() {
+        return None;
+    }
+    match timeout(ENGINE_ANSWERS, docker(cache)).await {
+        Ok(Ok(docker)) => Some(Arc::new(docker)),
+        Ok(Err(error)) => {
+            info!(%error, "no Docker engine, so image tasks can't run");
+            None
+        }
+        Err(_) => {
+            warn!("the Docker engine does not answer, so image tasks can't run");
+            None
+        }
+    }
 }
 
 /// Connects to the Docker engine of this machine.

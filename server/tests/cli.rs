@@ -326,3 +326,85 @@ fn a_signal_ends_a_command_with_1() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(state(), 0, "the temporary state is gone");
 }
+
+#[test]
+fn images_come_and_go() {
+    let folder = folder();
+    let image = |args: &[&str]| {
+        assay(folder.path(), &[&["--json", "image"], args].concat()).output().unwrap()
+    };
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let tar = {
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_path_with_name(fs::canonicalize("/bin/sh").unwrap(), "bin/sh").unwrap();
+        tar.into_inner().unwrap()
+    };
+    fs::write(path("small.tar"), &tar).unwrap();
+    fs::write(path("cut.tar"), &tar[..tar.len() / 2]).unwrap();
+
+    let added = image(&["import", &path("small.tar"), "--name", "small:1"]);
+    assert_eq!(added.status.code(), Some(0), "{}", String::from_utf8_lossy(&added.stderr));
+    let listed = lines(&image(&["list"]));
+    assert_eq!(listed, lines(&added));
+    assert_eq!((&listed[0]["name"], &listed[0]["layers"]), (&json!("small:1"), &json!(1)));
+
+    for (args, code, expected) in [
+        (&["import", &path("cut.tar")][..], 2, "cut off"),
+        (&["import", &path("no-such.tar")], 2, "no-such.tar"),
+        (&["import", &path("small.tar"), "--name", "python"], 2, "are taken"),
+        (&["pull", "a@sha256:0"], 2, "no image reference"),
+        (&["pull", "127.0.0.1:1/none:1"], 1, "cannot pull the manifest"),
+        (&["rm", "other"], 2, "no image `other` (there are: small:1)"),
+        (&["list", "--server", "http://127.0.0.1:1"], 2, "--server"),
+    ] {
+        let output = image(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(expected), "{args:?}: {text}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    let gone = lines(&image(&["rm", "small:1"]));
+    assert_eq!(gone, [json!({ "name": "small:1", "layers": 1 })]);
+    assert!(lines(&image(&["list"])).is_empty());
+}
+
+#[test]
+fn doctor_names_what_is_missing_with_its_fix() {
+    let folder = folder();
+    let rootfs = folder.path().join("cache/rootfs/python");
+    let tree = rootfs.join("tree");
+    fs::create_dir_all(&tree).unwrap();
+    let facts = format!(
+        "path = {tree:?}\ndigest = \"sha256:0\"\npython = \"3\"\npytest = \"8\"\nsource = \"nowhere\"\n"
+    );
+    fs::write(rootfs.join("rootfs.toml"), facts).unwrap();
+    let doctor = |cache: &Path| {
+        let mut doctor = assay(folder.path(), &["doctor", "--json"]);
+        doctor.env("ASSAY_CACHE", cache).env("DOCKER_HOST", "unix:///no/such/docker.sock");
+        let output = doctor.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+        lines(&output)
+    };
+    let expect = |found: &[Value], check: &str, state: &str, detail: &str, fix: &str| {
+        let found = found.iter().find(|line| line["check"] == check).expect(check);
+        assert_eq!(found["state"], state, "{found}");
+        assert!(found["detail"].as_str().unwrap().contains(detail), "{found}");
+        assert!(found["fix"].as_str().unwrap().contains(fix), "{found}");
+    };
+    let found = doctor(&folder.path().join("cache"));
+    expect(&found, "rootfs", "missing", "there is no /bin/sh", "make rootfs");
+    expect(&found, "docker", "reduced", "can't run", "DOCKER_HOST");
+
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a small file system");
+        return;
+    }
+    let full = folder.path().join("full");
+    fs::create_dir(&full).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&full);
+    assert!(mount.status().unwrap().success());
+    let found = std::panic::catch_unwind(|| doctor(&full));
+    assert!(Command::new("umount").arg(&full).status().unwrap().success());
+    expect(&found.unwrap(), "disk", "missing", "MiB free", "assay image rm");
+}

@@ -158,14 +158,13 @@ impl Reader<'_> {
     }
 
     fn image(&self, text: &At<&str>) -> Option<String> {
-        let docker = text.value.strip_prefix("docker:").is_some_and(|name| {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
-            name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)
-        });
-        if docker || text.value == "python" {
+        let name = text.value.strip_prefix("docker:").unwrap_or(text.value);
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+        if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain) {
             return Some(text.value.to_owned());
         }
-        self.problem(&text.span, format!("`image` is `{}`: `python` or `docker:NAME`", text.value));
+        let what = "`python`, a name of `assay image list`, or `docker:NAME`";
+        self.problem(&text.span, format!("`image` is `{}`: {what}", text.value));
         None
     }
 

@@ -1,6 +1,6 @@
 //! Finds the warm interpreter of a container that a command may come from, or starts it.
 
-use std::{ffi::OsStr, io, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use super::{
     frame::{Ask, Frames, Tell},
@@ -30,7 +30,8 @@ pub(super) async fn lent(
 ) -> BackendResult<Result<Lent, Option<String>>> {
     let memory = Arc::clone(&busy.docker.memory);
     let slot = busy.slot()?;
-    let lineage = match Lineage::of(OsStr::new(&slot.kind.image), spec, command) {
+    let image = [PathBuf::from(&slot.kind.image)].into();
+    let lineage = match Lineage::of(&image, spec, command) {
         None => return Ok(Err(None)),
         Some(Err(why)) => return Ok(Err(Some(why))),
         Some(Ok(lineage)) => lineage,

@@ -1,6 +1,10 @@
 //! What the service asks a slot to do, and what the slot answers.
 
-use std::{collections::BTreeMap, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    collections::BTreeMap,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use super::wire::{Reader, Writer};
 use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, Start, Warm};
@@ -12,13 +16,13 @@ pub(crate) enum Request<'a> {
     Interpreter(NewInterpreter<'a>),
 }
 
-/// An interpreter to be started and kept. The one descriptor of its message is the image's mount,
-/// where that is a [`Source::Mount`].
+/// An interpreter to be started and kept. The descriptors of its message are the image's mounts,
+/// where they are a [`Source::Mount`].
 #[derive(Debug)]
 pub(crate) struct NewInterpreter<'a> {
     /// Which one it is to this slot; another of this number ends.
     pub(crate) number: u64,
-    pub(crate) image: Source<'a>,
+    pub(crate) image: Vec<Source<'a>>,
     pub(crate) argv: Vec<&'a [u8]>,
     pub(crate) env: Vec<&'a [u8]>,
     pub(crate) programs: Vec<(&'a [u8], &'a [u8])>,
@@ -74,7 +78,8 @@ pub(crate) struct JobLimits {
 /// each [`Source::Mount`] (image, then layers), and the memory file when the message was too long.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
-    pub(crate) image: Source<'a>,
+    /// The layers of the image, lowest first.
+    pub(crate) image: Vec<Source<'a>>,
     pub(crate) workdir: &'a [u8],
     pub(crate) layers: Vec<JobLayer<'a>>,
     pub(crate) trusted: Vec<(&'a [u8], &'a [u8])>,
@@ -87,13 +92,13 @@ pub(crate) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Returns the directories that it is built on: the image, then each directory layer.
+    /// Returns the directories that it is built on: those of the image, then each directory layer.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Source<'a>> {
         let layers = self.layers.iter().filter_map(|layer| match layer {
             JobLayer::Dir(source) => Some(source),
             JobLayer::Files(_) => None,
         });
-        std::iter::once(&self.image).chain(layers)
+        self.image.iter().chain(layers)
     }
 }
 
@@ -107,7 +112,7 @@ const FILES: u64 = 2;
 /// Encodes a job. With `mounts`, directories travel as descriptors, else as paths.
 pub(crate) fn encode(
     spec: &SandboxSpec,
-    image: &Path,
+    image: &[PathBuf],
     command: &Command,
     lent: Option<Lent>,
     mounts: bool,
@@ -115,7 +120,7 @@ pub(crate) fn encode(
     let mut to = Writer(Vec::with_capacity(1024));
     to.u64(JOB);
     let source = |to: &mut Writer, path: &Path| encode_source(to, path, mounts);
-    source(&mut to, image);
+    encode_image(&mut to, image, mounts);
     to.bytes(spec.workdir.as_os_str().as_bytes());
     to.u64(spec.layers.len() as u64);
     for layer in &spec.layers {
@@ -145,7 +150,7 @@ pub(crate) fn encode(
 /// Encodes the start of an interpreter that is called by `options`, without a script.
 pub(crate) fn encode_interpreter(
     number: u64,
-    image: &Path,
+    image: &[PathBuf],
     options: &[String],
     env: &BTreeMap<String, String>,
     warm: &Warm,
@@ -154,12 +159,17 @@ pub(crate) fn encode_interpreter(
     let mut to = Writer(Vec::with_capacity(1024));
     to.u64(INTERPRETER);
     to.u64(number);
-    encode_source(&mut to, image, mounts);
+    encode_image(&mut to, image, mounts);
     let program = [super::warm::PATH.to_owned()];
     encode_strings(&mut to, options.iter().chain(&program).chain(&warm.modules));
     encode_env(&mut to, env);
     encode_contents(&mut to, &warm.programs);
     to.0
+}
+
+fn encode_image(to: &mut Writer, image: &[PathBuf], mounts: bool) {
+    to.u64(image.len() as u64);
+    image.iter().for_each(|path| encode_source(to, path, mounts));
 }
 
 fn encode_source(to: &mut Writer, path: &Path, mounts: bool) {
@@ -185,7 +195,7 @@ fn encode_env(to: &mut Writer, env: &BTreeMap<String, String>) {
     env.iter().for_each(|(name, value)| to.bytes(format!("{name}={value}").as_bytes()));
 }
 
-fn encode_contents(to: &mut Writer, files: &BTreeMap<std::path::PathBuf, std::sync::Arc<[u8]>>) {
+fn encode_contents(to: &mut Writer, files: &BTreeMap<PathBuf, std::sync::Arc<[u8]>>) {
     to.u64(files.len() as u64);
     for (path, content) in files {
         to.bytes(path.as_os_str().as_bytes());
@@ -193,7 +203,7 @@ fn encode_contents(to: &mut Writer, files: &BTreeMap<std::path::PathBuf, std::sy
     }
 }
 
-fn encode_files(to: &mut Writer, files: &BTreeMap<std::path::PathBuf, FileEntry>) {
+fn encode_files(to: &mut Writer, files: &BTreeMap<PathBuf, FileEntry>) {
     to.u64(files.len() as u64);
     for (path, entry) in files {
         to.bytes(path.as_os_str().as_bytes());
@@ -228,7 +238,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Request<'_>> {
         JOB => Request::Job(Box::new(job(from)?)),
         INTERPRETER => Request::Interpreter(NewInterpreter {
             number: from.u64()?,
-            image: source(from)?,
+            image: from.list(source)?,
             argv: from.list(Reader::bytes)?,
             env: from.list(Reader::bytes)?,
             programs: from.list(|from| Some((from.bytes()?, from.bytes()?)))?,
@@ -247,7 +257,7 @@ fn source<'a>(from: &mut Reader<'a>) -> Option<Source<'a>> {
 
 fn job<'a>(from: &mut Reader<'a>) -> Option<Job<'a>> {
     Some(Job {
-        image: source(from)?,
+        image: from.list(source)?,
         workdir: from.bytes()?,
         layers: from.list(|from| {
             Some(match from.u64()? {

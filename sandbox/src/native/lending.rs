@@ -73,14 +73,17 @@ impl<'a> Lending<'a> {
 
     /// Pid 1 has built its tree: has the interpreter fork, or else pid 1 execute the command.
     pub(super) fn lend(&mut self, slot: &Slot<'_>, pid_1: &OwnedFd) {
-        if !wire::receive(pid_1, &mut [0; 8]).is_ok_and(|(length, _)| length > 0) {
-            // It is dead.
-            self.stage = Stage::Settled;
-            return;
-        }
+        let rules = match wire::receive(pid_1, &mut [0; 8]) {
+            Ok((length, rules)) if length > 0 => rules,
+            _ => {
+                // It is dead.
+                self.stage = Stage::Settled;
+                return;
+            }
+        };
         let asked = match self.interpreter {
             None => Err("it is gone".to_owned()),
-            Some(interpreter) => self.ask(slot, interpreter).map_err(|e| e.to_string()),
+            Some(interpreter) => self.ask(slot, interpreter, &rules).map_err(|e| e.to_string()),
         };
         self.held.clear();
         self.asked = asked.is_ok();
@@ -96,8 +99,8 @@ impl<'a> Lending<'a> {
         };
     }
 
-    fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter) -> io::Result<()> {
-        let fds = self.held.iter().chain(&slot.namespaces).map(AsFd::as_fd);
+    fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter, rules: &[OwnedFd]) -> io::Result<()> {
+        let fds = self.held.iter().chain(&slot.namespaces).chain(rules).map(AsFd::as_fd);
         let clock = slot.cgroups.get(Role::CpuUsage).map(AsFd::as_fd);
         let fds: Vec<_> = fds.chain(clock).collect();
         let asked = Asked {
@@ -106,6 +109,7 @@ impl<'a> Lending<'a> {
             user: None,
             limits: &setup::resources(self.job, &slot.cgroups, slot.shared),
             seccomp: sys::bytes_of(slot.seccomp),
+            rules: rules.len(),
             channels: &self.job.channels,
         };
         interpreter.conversation.ask(&asked, &fds)

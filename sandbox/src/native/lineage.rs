@@ -1,6 +1,6 @@
 //! Finds the warm interpreter of a slot that a command may come from, or starts it.
 
-use std::{io, os::fd::AsFd, path::Path, sync::Arc};
+use std::{io, os::fd::AsFd, path::PathBuf, sync::Arc};
 
 use super::{
     failed, gone,
@@ -22,11 +22,11 @@ use crate::{
 /// The slot is gone.
 pub(super) async fn lent(
     busy: &mut Busy,
-    image: &Path,
+    image: &Arc<[PathBuf]>,
     spec: &SandboxSpec,
     command: &Command,
 ) -> BackendResult<Result<Lent, Option<String>>> {
-    let lineage = match Lineage::of(image.as_os_str(), spec, command) {
+    let lineage = match Lineage::of(image, spec, command) {
         None => return Ok(Err(None)),
         Some(Err(why)) => return Ok(Err(Some(why))),
         Some(Ok(lineage)) => lineage,
@@ -83,15 +83,12 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
 
 fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
     let Lineage { image, options, env, warm } = lineage;
-    let image = Path::new(image);
-    let mount = match &slot.mappings {
-        Some((_, for_images)) => Some(
-            setup::detached_mount(image, Some(for_images.as_fd()))
-                .map_err(|e| failed("mount the image for an interpreter", e))?,
-        ),
-        None => None,
-    };
-    let message = job::encode_interpreter(number, image, options, env, warm, mount.is_some());
-    let fds = mount.iter().map(AsFd::as_fd).collect();
+    let mounts = slot.mappings.as_ref().map(|(_, for_images)| {
+        let mounts = image.iter().map(|path| setup::detached_mount(path, Some(for_images.as_fd())));
+        mounts.collect::<io::Result<Vec<_>>>()
+    });
+    let mounts = mounts.transpose().map_err(|e| failed("mount the image for an interpreter", e))?;
+    let message = job::encode_interpreter(number, image, options, env, warm, mounts.is_some());
+    let fds = mounts.iter().flatten().map(AsFd::as_fd).collect();
     run::send(slot, message, fds).map_err(|e| gone(&format!("slot takes no request: {e}")))
 }

@@ -14,8 +14,10 @@
 mod cgroup;
 mod instance;
 pub(crate) mod job;
+mod landlock;
 mod lending;
 mod lineage;
+mod number;
 mod output;
 mod pool;
 mod probe;
@@ -32,18 +34,22 @@ pub(crate) mod wire;
 
 use std::{
     fmt, io,
+    num::NonZero,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    thread,
 };
 
 use async_trait::async_trait;
 use tokio::{runtime::Handle, sync::Semaphore};
 
+pub use self::pool::SlotCounts;
 pub use self::probe::{Finding, probe};
 pub(crate) use self::spawner::spawner_main_if_asked;
 use self::{
     instance::Instance,
+    number::Numbers,
     pool::{Busy, Inner, Slot},
     run::NativeSandbox,
 };
@@ -69,10 +75,17 @@ pub struct NativeConfig {
     /// Whether an idle slot prepares its next sandbox: a waiting process each, for a tenth of a
     /// short run's time.
     pub ahead: bool,
+    /// Resting slots below which more are made, before anybody asks for them. One that is taken
+    /// counts no more, so the next caller finds one unless more come at once.
+    pub idle_low: usize,
+    /// Resting slots above which one that comes back is ended, with its warm interpreters: what a
+    /// burst needed is given back.
+    pub idle_high: usize,
 }
 
 impl NativeConfig {
-    /// Returns the defaults: this executable, 256 sandboxes, prepared ahead.
+    /// Returns the defaults: this executable, 256 sandboxes, prepared ahead, one resting slot at
+    /// least and eight for each CPU (16 for one) at most.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -82,6 +95,8 @@ impl NativeConfig {
             first_uid: 200_001,
             max_sandboxes: 256,
             ahead: true,
+            idle_low: 1,
+            idle_high: 8 * thread::available_parallelism().map_or(1, NonZero::get).max(2),
         }
     }
 }
@@ -110,6 +125,7 @@ impl Native {
         let inner = Inner {
             as_root,
             permits: Arc::new(Semaphore::new(config.max_sandboxes)),
+            numbers: Numbers::below(instance::IDS),
             state: Mutex::default(),
             memory: Memory::default(),
             config,
@@ -118,6 +134,12 @@ impl Native {
         };
         inner.start_spawner(&mut inner.lock())?;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Returns what the slots did since the start.
+    #[must_use]
+    pub fn slots(&self) -> SlotCounts {
+        self.inner.counts()
     }
 }
 
@@ -179,7 +201,7 @@ fn gone(what: &str) -> BackendError {
 /// Opens image and layers for a slot with host ids of its own.
 fn open_mounts(
     slot: &Slot,
-    image: &Path,
+    image: &[PathBuf],
     spec: &SandboxSpec,
 ) -> BackendResult<Option<Vec<OwnedFd>>> {
     let Some((for_layers, for_images)) = &slot.mappings else { return Ok(None) };
@@ -192,7 +214,8 @@ fn open_mounts(
             failed(&what, e)
         })
     };
-    let mut mounts = vec![open(image, for_images)?];
+    let images = image.iter().map(|path| open(path, for_images));
+    let mut mounts = images.collect::<BackendResult<Vec<_>>>()?;
     for layer in &spec.layers {
         if let Layer::Dir(path) = layer {
             mounts.push(open(path, for_layers)?);
@@ -201,21 +224,32 @@ fn open_mounts(
     Ok(Some(mounts))
 }
 
-/// Checks what no machine could do, and returns the image's directory.
-fn check_spec(spec: &SandboxSpec) -> BackendResult<PathBuf> {
-    let ImageRef::Rootfs { path, .. } = &spec.image else {
-        return Err(BackendError::Unsupported {
-            backend: "native",
-            what: "run a Docker image".to_owned(),
-        });
+/// Checks what no machine could do, and returns the image's directories, lowest first.
+fn check_spec(spec: &SandboxSpec) -> BackendResult<Arc<[PathBuf]>> {
+    let image: Arc<[PathBuf]> = match &spec.image {
+        ImageRef::Rootfs { path, .. } => Arc::new([path.clone()]),
+        ImageRef::Layers { paths, .. } => Arc::clone(paths),
+        ImageRef::Docker(_) => {
+            return Err(BackendError::Unsupported {
+                backend: "native",
+                what: "run a Docker image; `assay image import` takes what `docker save` writes"
+                    .to_owned(),
+            });
+        }
     };
-    if !path.is_dir() {
-        return Err(BackendError::ImageNotFound(path.display().to_string()));
+    if image.is_empty() {
+        return Err(BackendError::Spec("an image without layers".to_owned()));
+    }
+    if let Some(gone) = image.iter().find(|path| !path.is_dir()) {
+        return Err(BackendError::ImageNotFound(gone.display().to_string()));
     }
     crate::spec::check(spec)?;
     let dirs = spec.layers.iter().filter(|layer| matches!(layer, Layer::Dir(_))).count();
-    if dirs + 16 > wire::MAX_FDS / 2 {
-        return Err(BackendError::Spec(format!("{dirs} directory layers are too many")));
+    if dirs + image.len() + 16 > wire::MAX_FDS / 2 {
+        return Err(BackendError::Spec(format!(
+            "{dirs} directory layers on {} of the image are too many",
+            image.len()
+        )));
     }
-    Ok(path.clone())
+    Ok(image)
 }

@@ -12,12 +12,13 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     NativeConfig, failed, gone,
-    instance::{self, Instance},
+    instance::Instance,
     job::Report,
+    number::{Number, Numbers},
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
@@ -35,6 +36,7 @@ pub(super) struct Inner {
     pub(super) as_root: bool,
     pub(super) instance: Instance,
     pub(super) permits: Arc<Semaphore>,
+    pub(super) numbers: Numbers,
     pub(super) state: Mutex<State>,
     pub(super) memory: Memory,
 }
@@ -44,14 +46,28 @@ pub(super) struct State {
     spawner: Option<(std::process::Child, OwnedFd)>,
     /// The one that has rested longest first: the others may still prepare for their next sandbox.
     free: VecDeque<Slot>,
-    /// Whether a slot is being made that nobody waits for.
-    making_spare: bool,
-    slots_made: u32,
+    /// How many slots are being made that nobody waits for.
+    spares_coming: usize,
+    counts: SlotCounts,
+}
+
+/// What a backend's slots did since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotCounts {
+    /// Slots that rest now.
+    pub idle: usize,
+    /// Sandboxes that found a resting slot.
+    pub hits: u64,
+    /// Sandboxes that had to wait until a slot was made: demand that
+    /// [`idle_low`](NativeConfig::idle_low) did not foresee.
+    pub misses: u64,
+    /// Slots that were ended because more than [`idle_high`](NativeConfig::idle_high) rested.
+    pub ended: u64,
 }
 
 /// Our end of a slot.
 pub(super) struct Slot {
-    pub(super) number: u32,
+    pub(super) number: Number,
     pub(super) socket: AsyncFd<OwnedFd>,
     /// User namespaces whose id maps layers and images get; absent for an ordinary user.
     pub(super) mappings: Option<(OwnedFd, OwnedFd)>,
@@ -62,7 +78,7 @@ pub(super) struct Slot {
 
 /// A slot that the spawner was asked for.
 struct AskedSlot {
-    number: u32,
+    number: Number,
     socket: OwnedFd,
     fallbacks: Vec<String>,
 }
@@ -130,7 +146,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let Some(mut slot) = self.slot.take() else { return };
         if !self.running {
-            self.inner.lock().free.push_back(slot);
+            self.inner.take_back(slot);
             return;
         }
         if wire::send(slot.socket.get_ref(), wire::CANCEL, &[]).is_err() {
@@ -143,7 +159,7 @@ impl Drop for Busy {
             if matches!(report, Report::Done(done) if done.lost) {
                 slot.interpreters.clear();
             }
-            inner.lock().free.push_back(slot);
+            inner.take_back(slot);
         });
     }
 }
@@ -174,46 +190,72 @@ impl Inner {
                     other => break other,
                 }
             };
-            if state.free.is_empty() && !state.making_spare {
-                self.make_spare(&mut state);
+            if free.is_some() {
+                state.counts.hits += 1;
+            } else {
+                state.counts.misses += 1;
+                let SlotCounts { hits, misses, .. } = state.counts;
+                if misses.is_power_of_two() {
+                    info!(misses, hits, "a sandbox waits for its slot to be made");
+                }
             }
-            match free {
-                Some(slot) => return Ok(slot),
-                None => self.ask_for_slot(&mut state)?,
+            // Whoever waits comes before those that nobody waits for.
+            let asked = free.is_none().then(|| self.ask_for_slot(&mut state)).transpose()?;
+            self.make_spares(&mut state);
+            match (free, asked) {
+                (Some(slot), _) => return Ok(slot),
+                (None, Some(asked)) => asked,
+                (None, None) => return Err(gone("no slot was asked for")),
             }
         };
         asked.ready().await
     }
 
-    /// Has a slot made for whoever comes next, so that nobody waits for one, nor for the network
-    /// namespace that a slot makes between two sandboxes.
-    fn make_spare(self: &Arc<Self>, state: &mut State) {
-        let Ok(asked) = self.ask_for_slot(state) else { return };
-        state.making_spare = true;
-        let inner = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            let slot = asked.ready().await;
-            if let Some(inner) = inner.upgrade() {
-                let mut state = inner.lock();
-                state.making_spare = false;
-                // Whoever needs one and gets none will see the error.
-                state.free.extend(slot.ok());
-            }
-        });
+    /// Has slots made for whoever comes next, up to the low watermark, so that nobody waits for one,
+    /// nor for the network namespace that a slot makes between two sandboxes.
+    fn make_spares(self: &Arc<Self>, state: &mut State) {
+        while state.free.len() + state.spares_coming < self.config.idle_low {
+            // Whoever needs one and gets none will see the error.
+            let Ok(asked) = self.ask_for_slot(state) else { return };
+            state.spares_coming += 1;
+            let inner = Arc::downgrade(self);
+            self.runtime.spawn(async move {
+                let slot = asked.ready().await;
+                if let Some(inner) = inner.upgrade() {
+                    let mut state = inner.lock();
+                    state.spares_coming -= 1;
+                    state.free.extend(slot.ok());
+                }
+            });
+        }
+    }
+
+    /// Lets a slot rest, or ends it above the high watermark.
+    fn take_back(&self, slot: Slot) {
+        let mut state = self.lock();
+        if state.free.len() < self.config.idle_high.max(self.config.idle_low) {
+            state.free.push_back(slot);
+        } else {
+            state.counts.ended += 1;
+        }
+    }
+
+    pub(super) fn counts(&self) -> SlotCounts {
+        let state = self.lock();
+        SlotCounts { idle: state.free.len(), ..state.counts }
     }
 
     /// Asks the spawner for another slot; starts a new spawner if that one is gone.
     fn ask_for_slot(&self, state: &mut State) -> BackendResult<AskedSlot> {
-        let number = state.slots_made % instance::IDS;
-        state.slots_made += 1;
+        let number = self.numbers.take().ok_or_else(|| gone("as many slots as there are ids"))?;
         let ids = self.as_root.then(|| HostIds {
             root: self.config.first_uid + self.instance.first_id - 1,
-            user: self.config.first_uid + self.instance.first_id + number,
+            user: self.config.first_uid + self.instance.first_id + number.get(),
         });
         let files = self
             .instance
             .cgroups
-            .slot(number, ids.map(|ids| ids.user))
+            .slot(number.get(), ids.map(|ids| ids.user))
             .map_err(|e| failed("make a slot's cgroups", e))?;
         let (ours, theirs) = wire::pair().map_err(|e| failed("make a slot's socket", e))?;
         let message = spawner::encode_slot(&NewSlot { ids, ahead: self.config.ahead }, &files);

@@ -44,6 +44,10 @@ pub async fn probe() -> Vec<Finding> {
         ("memory", delegation),
         ("pids", delegation),
         ("cpu", delegation),
+        (
+            "landlock",
+            "use Linux 6.12 or newer, with `landlock` among the `lsm=` of its command line",
+        ),
         ("max_user_namespaces", "mount /proc/sys writable"),
         ("max_inotify_instances", "mount /proc/sys writable"),
     ] {

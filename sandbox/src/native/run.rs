@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,7 +31,7 @@ pub(super) struct NativeSandbox {
     pub(super) busy: Busy,
     /// For a service that is root: the image and each directory layer, with the slot's ids.
     pub(super) mounts: Option<Vec<OwnedFd>>,
-    pub(super) image: PathBuf,
+    pub(super) image: Arc<[PathBuf]>,
     pub(super) spec: SandboxSpec,
 }
 

@@ -5,6 +5,7 @@
 //! command, reaps, and exits with it; the kernel then kills whatever is left.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     ffi::{CStr, CString, OsStr, OsString},
     fmt::Write as _,
@@ -31,6 +32,7 @@ use rustix::{
 use super::{
     cgroup::{Role, SlotFiles},
     job::{self, Job, JobEntry, JobLayer, Request},
+    landlock::{self, Confinement},
     shared::{AtStep, Shared, StepError},
     sys,
     warm::NAMESPACES,
@@ -54,7 +56,7 @@ struct Fds {
     /// stdin, stdout, stderr.
     stdio: Vec<OwnedFd>,
     channels: Vec<OwnedFd>,
-    /// The image, then each directory layer: detached mounts.
+    /// Those of the image, then each directory layer: detached mounts.
     mounts: Vec<OwnedFd>,
 }
 
@@ -102,9 +104,13 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     build_tree(&job, &fds.mounts)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_workdir(&job)?;
-    give_up_rights(inside, &job)?;
+    let confinement = landlock::ruleset(&Path::new("/").join(relative(job.workdir)))
+        .at("make the Landlock rules")?;
+    let lent = confinement.as_ref().filter(|_| job.lent.is_some());
+    let lent = lent.map_or(Ok(None), |confinement| confinement.share()).at("share the rules")?;
+    give_up_rights(inside, &job, confinement)?;
     if job.lent.is_some()
-        && let Some(adopted) = lend(inside)?
+        && let Some(adopted) = lend(inside, lent)?
     {
         return Ok(adopted);
     }
@@ -115,9 +121,10 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
 pub(super) const EXECUTE: i32 = 0;
 
 /// Offers this sandbox to the slot's interpreter; returns the id of the process that it forked, an
-/// orphan and so our child.
-fn lend(inside: &Inside<'_>) -> Result<Option<i32>, StepError> {
-    wire::send(&inside.socket, b"L", &[]).at("lend the sandbox")?;
+/// orphan and so our child. It gets the rules that confine it.
+fn lend(inside: &Inside<'_>, rules: Option<OwnedFd>) -> Result<Option<i32>, StepError> {
+    let rules: Vec<_> = rules.iter().map(AsFd::as_fd).collect();
+    wire::send(&inside.socket, b"L", &rules).at("lend the sandbox")?;
     let mut answer = [0; 4];
     match wire::receive(&inside.socket, &mut answer).at("wait for the interpreter")? {
         (4, _) => Ok(Some(i32::from_le_bytes(answer)).filter(|pid| *pid != EXECUTE)),
@@ -186,13 +193,13 @@ fn lay_out_box(options: &CStr) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Makes the image, with `programs` in it, the root of a mount namespace without work tree and
+/// Makes the image behind these mounts, with `programs` in it, the root of a mount namespace without work tree and
 /// `/proc`.
-pub(super) fn enter_image(image: &OwnedFd, programs: &[(&[u8], &[u8])]) -> Result<(), StepError> {
+pub(super) fn enter_image(image: &[OwnedFd], programs: &[(&[u8], &[u8])]) -> Result<(), StepError> {
     rustix::process::umask(Mode::empty());
     lay_out_box(c"mode=755,size=16m,nr_inodes=1024")?;
-    attach(Some(image), "image").at("attach the image")?;
-    mount_root(&[], programs)?;
+    attach_image(image)?;
+    mount_root(image.len(), &[], programs)?;
     enter_root()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
@@ -204,7 +211,8 @@ fn own_share(job: &Job<'_>) -> (u64, u64) {
     let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() as u64 + 1;
     let mut bytes = 0;
     // The root, the folders of `prepare`, three mount points, overlayfs's own two.
-    let mut inodes = 6 + BOX.len() as u64 + job.layers.len() as u64 + depth(job.workdir);
+    let folders = BOX.len() + job.image.len() + job.layers.len();
+    let mut inodes = 6 + folders as u64 + depth(job.workdir);
     for (path, content) in &job.trusted {
         bytes += pages(content);
         inodes += depth(path);
@@ -242,8 +250,10 @@ fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
     );
     mount_remount("/box", QUIET, c_str(&options)).at("size the tmpfs")?;
 
-    let mut mounts = mounts.iter();
-    attach(mounts.next(), "image").at("attach the image")?;
+    let (image, layers) =
+        mounts.split_at_checked(job.image.len()).ok_or(Errno::BADF).at("read the job")?;
+    attach_image(image)?;
+    let mut mounts = layers.iter();
     let mut lowers = Vec::new();
     for (number, layer) in job.layers.iter().enumerate() {
         let name = format!("l{number}");
@@ -256,7 +266,7 @@ fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
     }
 
     let workdir = relative(job.workdir);
-    mount_root(&[Path::new("proc"), workdir], &job.trusted)?;
+    mount_root(image.len(), &[Path::new("proc"), workdir], &job.trusted)?;
     mount_move("proc", "/new/proc").at("move /proc")?;
 
     let target = Path::new("/new").join(workdir);
@@ -273,8 +283,31 @@ fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
     enter_root()
 }
 
-/// Mounts at `/new` the image of `/box` with these folders and trusted files, and `/dev` and `/tmp`.
-fn mount_root(folders: &[&Path], trusted: &[(&[u8], &[u8])]) -> Result<(), StepError> {
+/// Returns where layer `number` of the image lies in the box.
+fn image_layer(number: usize) -> Cow<'static, str> {
+    // Most images are one directory, which is prepared.
+    if number == 0 { "image".into() } else { format!("i{number}").into() }
+}
+
+/// Attaches the layers of an image, lowest first.
+fn attach_image(mounts: &[OwnedFd]) -> Result<(), StepError> {
+    for (number, mount) in mounts.iter().enumerate() {
+        let name = image_layer(number);
+        if number > 0 {
+            make_directory(&name, 0o755).at("make a directory")?;
+        }
+        attach(Some(mount), &name).at("attach the image")?;
+    }
+    Ok(())
+}
+
+/// Mounts at `/new` the image of `/box`, which has so many layers, with these folders and trusted
+/// files, and `/dev` and `/tmp`.
+fn mount_root(
+    layers: usize,
+    folders: &[&Path],
+    trusted: &[(&[u8], &[u8])],
+) -> Result<(), StepError> {
     let skeleton = open_directory(CWD, Path::new("skel")).at("open the skeleton")?;
     for path in [Path::new("dev"), Path::new("tmp")].iter().chain(folders) {
         make_directories(skeleton.as_fd(), path).at("make a mount point")?;
@@ -284,8 +317,9 @@ fn mount_root(folders: &[&Path], trusted: &[(&[u8], &[u8])]) -> Result<(), StepE
     }
     // No upper layer: nothing can make this one writable.
     let read_only = QUIET | MountFlags::RDONLY;
-    mount("overlay", "/new", "overlay", read_only, c"lowerdir=skel:image,userxattr")
-        .at("mount the root overlay")?;
+    let lowers: Vec<_> = (0..layers).rev().map(image_layer).collect();
+    let options = format!("lowerdir=skel:{},userxattr\0", lowers.join(":"));
+    mount("overlay", "/new", "overlay", read_only, c_str(&options)).at("mount the root overlay")?;
     mount_move("/dev", "/new/dev").at("move /dev")?;
     mount_bind("shm", "/new/dev/shm").at("bind /dev/shm")?;
     mount_bind("tmp", "/new/tmp").at("bind /tmp")
@@ -510,10 +544,15 @@ pub(super) fn resources(job: &Job<'_>, cgroups: &SlotFiles, shared: &Shared) -> 
     resources
 }
 
-fn give_up_rights(inside: &Inside<'_>, job: &Job<'_>) -> Result<(), StepError> {
+fn give_up_rights(
+    inside: &Inside<'_>,
+    job: &Job<'_>,
+    confinement: Option<Confinement>,
+) -> Result<(), StepError> {
     for (resource, value) in resources(job, inside.cgroups, inside.shared) {
         sys::limit_resource(resource, value, value).at("set a resource limit")?;
     }
+    confinement.map_or(Ok(()), Confinement::enter).at("enter the Landlock rules")?;
     sys::drop_capabilities().at("drop the capabilities")?;
     sys::install_seccomp(inside.seccomp).at("install the seccomp filter")
 }

@@ -23,6 +23,7 @@ use rustix::{
 use super::{
     cgroup::{Role, SlotFiles},
     job::{self, Job, NewInterpreter, Report, Request, Source},
+    landlock,
     lending::{Lending, Stage},
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
@@ -153,9 +154,10 @@ impl<'a> Slot<'a> {
                     &format!("{egid} {user} 1"),
                     true,
                 )?);
+                // What an image says is the inside user's is so. Others are nobody to a sandbox.
                 mappings.push(user_namespace(
-                    &format!("{euid} {root} 1"),
-                    &format!("{egid} {root} 1"),
+                    &format!("{euid} {root} 1\n{INSIDE_ID} {user} 1\n"),
+                    &format!("{egid} {root} 1\n{INSIDE_ID} {user} 1\n"),
                     true,
                 )?);
                 let map = format!("0 {root} 1\n{INSIDE_ID} {user} 1\n");
@@ -172,7 +174,7 @@ impl<'a> Slot<'a> {
         // Changing ids cleared it.
         sys::die_with_parent().at("tie the slot to its spawner")?;
 
-        let mut fallbacks = Vec::new();
+        let mut fallbacks: Vec<_> = landlock::fallback().into_iter().collect();
         for (name, value) in [("max_user_namespaces", "0"), ("max_inotify_instances", "16")] {
             if fs::write(format!("/proc/sys/user/{name}"), value).is_err() {
                 fallbacks.push(format!("{name}: seccomp alone (/proc/sys is read-only)"));
@@ -307,8 +309,8 @@ impl<'a> Slot<'a> {
         request: &NewInterpreter<'_>,
         mut fds: Vec<OwnedFd>,
     ) -> Result<Report, StepError> {
-        fds.extend(self.open_mounts(std::iter::once(&request.image))?);
-        let image = fds.first().ok_or_else(bad_message).at("read the job")?;
+        fds.extend(self.open_mounts(request.image.iter())?);
+        let image = fds.get(..request.image.len()).ok_or_else(bad_message).at("read the job")?;
         self.interpreters.remove(&request.number);
         let groups = self.cgroups.groups().at("open the control groups")?;
         let started = Interpreter::start(request, image, self.own_pidfd.as_fd(), &groups)?;

@@ -41,6 +41,7 @@ OOM_SCORE = 500  # as in setup.rs
 
 PR_SET_DUMPABLE, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 4, 22, 2
 CAPABILITY_VERSION_3 = 0x20080522
+LANDLOCK_RESTRICT_SELF = 446
 # In the order in which they come: mount, network, ipc, uts, cgroup.
 NAMESPACES = 0x00020000, 0x40000000, 0x08000000, 0x04000000, 0x02000000
 CLONE_NEWPID = 0x20000000
@@ -74,7 +75,8 @@ class Request:
         self.stdio, self.channels = fds[:3], list(zip(fds[3:first], numbers))
         # Where a sandbox has a user instead, there are none.
         self.namespaces, self.pid_namespace = fds[first : first + 5], fds[first + 5 : first + 6]
-        self.clocks = fds[first + 6 :]
+        rules = first + 6 + self.u64()
+        self.rules, self.clocks = fds[first + 6 : rules], fds[rules:]
 
     def u64(self):
         (number,) = struct.unpack_from("<Q", self.message, self.at)
@@ -124,6 +126,7 @@ def enter(request):
         moved = [(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE), to) for fd, to in request.channels]
         for to, fd in enumerate(request.stdio):
             os.dup2(fd, to)
+        rules = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE) for fd in request.rules]
         os.closerange(3, ABOVE)
         for fd, to in moved:
             os.dup2(fd, to)
@@ -141,6 +144,9 @@ def enter(request):
             os.setresuid(*(request.user,) * 3)
     except OSError as error:
         raise Failed(at, error.errno)
+    for fd in rules:
+        step("enter the Landlock rules", libc.syscall(LANDLOCK_RESTRICT_SELF, fd, 0))
+        os.close(fd)
     header, none = struct.pack("<Ii", CAPABILITY_VERSION_3, 0), bytes(24)
     step("drop the capabilities", libc.capset(header, none))
     if request.user:

@@ -59,9 +59,13 @@ pub(crate) struct Asked<'a> {
     pub(crate) cwd: &'a Path,
     /// Who the fork becomes, where no namespace of its own says that.
     pub(crate) user: Option<u32>,
+    /// Resource limits and their values.
     pub(crate) limits: &'a [(u32, u64)],
+    /// The filter, as the kernel reads it.
     pub(crate) seccomp: &'a [u8],
     pub(crate) channels: &'a [i32],
+    /// How many sets of Landlock rules are among the descriptors.
+    pub(crate) rules: usize,
 }
 
 /// What an interpreter, or a fork of it, says.
@@ -95,7 +99,7 @@ impl Interpreter {
     /// it the names of the modules that it holds; the inner error is why it is none.
     pub(crate) fn start(
         request: &NewInterpreter<'_>,
-        image: &OwnedFd,
+        image: &[OwnedFd],
         slot: BorrowedFd<'_>,
         groups: &[OwnedFd],
     ) -> Result<Result<(Self, Vec<u8>), String>, StepError> {
@@ -147,7 +151,8 @@ impl Conversation {
     }
 
     /// Has the interpreter fork for a command. `fds` are stdio and channels and, where the fork is
-    /// to enter a sandbox, its namespaces and the file that forgets the CPU time until then.
+    /// to enter a sandbox, its namespaces, its Landlock rules, and the file that forgets the CPU time
+    /// until then, where there are such.
     pub(crate) fn ask(&self, asked: &Asked<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let message = request(asked);
         if message.len() <= wire::MAX_DATAGRAM {
@@ -227,6 +232,7 @@ fn request(asked: &Asked<'_>) -> Vec<u8> {
     to.bytes(asked.seccomp);
     to.u64(asked.channels.len() as u64);
     asked.channels.iter().for_each(|number| to.u64(*number as u64));
+    to.u64(asked.rules as u64);
     to.0
 }
 
@@ -251,7 +257,7 @@ pub(crate) fn said(message: &[u8]) -> Option<Said> {
 /// sandboxes of this slot.
 fn become_interpreter(
     request: &NewInterpreter<'_>,
-    image: &OwnedFd,
+    image: &[OwnedFd],
     socket: &OwnedFd,
     slot: BorrowedFd<'_>,
 ) -> Result<Infallible, StepError> {

@@ -1,8 +1,11 @@
 //! What a sandboxed program can't see and can't do.
 
-use assay_sandbox::Termination;
+use assay_sandbox::{Start, Termination};
 
-use crate::common::{command, is_root, native, python, sh, stdout, told};
+use crate::{
+    common::{command, is_root, native, python, sh, spec, stdout, told},
+    warm,
+};
 
 #[tokio::test]
 async fn there_is_no_network_but_the_loopback() {
@@ -199,4 +202,22 @@ async fn one_cannot_reach_another() {
         let (a, b) = tokio::join!(owner(), owner());
         assert_ne!(a, b, "each slot has a host user of its own");
     }
+}
+
+/// A process may be in sixteen Landlock domains; one is ours. From a warm interpreter, too.
+#[tokio::test]
+async fn is_in_a_landlock_domain() {
+    let Some(native) = native() else { return };
+    let code = "import ctypes\n\
+                libc = ctypes.CDLL(None)\n\
+                writes = libc.syscall(444, (ctypes.c_uint64 * 1)(2), 8, 0)\n\
+                print(sum(libc.syscall(446, writes, 0) == 0 for _ in range(20)))";
+    let cold = native.run(python(code)).await;
+    if cold.isolation.fallbacks.iter().any(|fallback| fallback.starts_with("landlock:")) {
+        println!("skipped: {:?}", cold.isolation.fallbacks);
+        return;
+    }
+    assert_eq!(stdout(&cold), "15", "{}", told(&cold));
+    let warm = warm::run_in(&native, spec(), code, &["json"]).await;
+    assert_eq!((stdout(&warm).as_str(), &warm.isolation.start), ("15", &Start::Warm));
 }

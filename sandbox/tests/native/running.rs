@@ -6,6 +6,7 @@ use crate::common::{self, DAEMON, command, file, files, native, python, sh, spec
 use assay_sandbox::{
     Backend, BackendError, Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, SandboxSpec,
     Termination,
+    native::{Native, NativeConfig},
 };
 
 #[tokio::test]
@@ -360,4 +361,36 @@ async fn a_job_of_many_megabytes_arrives() {
     spec.limits.disk_bytes = 1 << 20;
     let execution = native.run_in(spec, sh("wc -c <big; echo more >small; cat small")).await;
     assert_eq!(stdout(&execution), format!("{}\nmore", 30 << 20), "{}", told(&execution));
+}
+
+#[tokio::test]
+async fn slots_rest_between_the_watermarks() {
+    if native().is_none() {
+        return;
+    }
+    let state = tempfile::tempdir().expect("a folder");
+    let config = NativeConfig {
+        spawner: common::spawner(),
+        idle_low: 2,
+        idle_high: 3,
+        ..NativeConfig::new(state.path())
+    };
+    let native = Native::start(config).expect("a backend");
+    let create = || native.create(spec());
+    let all = futures::future::try_join_all((0..6).map(|_| create())).await.expect("sandboxes");
+    let counts = native.slots();
+    assert_eq!(counts.hits + counts.misses, 6, "{counts:?}");
+    assert!(counts.misses > 0, "the first one finds none: {counts:?}");
+    // The spares that are still being made come, too.
+    while native.slots().idle < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(all);
+    let counts = native.slots();
+    assert_eq!(counts.idle, 3, "{counts:?}");
+    assert!(counts.ended >= 5, "{counts:?}");
+    let again = create().await.expect("a sandbox");
+    assert_eq!(native.slots().misses, counts.misses);
+    let run = again.run(sh("echo fine")).await.expect("an execution");
+    assert_eq!(stdout(&run), "fine");
 }

@@ -33,7 +33,12 @@ fn script(code: &str, modules: &[&str]) -> (Programs, Command) {
     (programs, command)
 }
 
-async fn run_in(native: &Fixture, spec: SandboxSpec, code: &str, modules: &[&str]) -> Execution {
+pub(crate) async fn run_in(
+    native: &Fixture,
+    spec: SandboxSpec,
+    code: &str,
+    modules: &[&str],
+) -> Execution {
     let (trusted, command) = script(code, modules);
     native.run_in(SandboxSpec { trusted, ..spec }, command).await
 }

@@ -1,7 +1,8 @@
 //! `assay doctor`: what this machine can do, and the fix for what it can't.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, io::ErrorKind, os::unix::net::UnixStream, path::Path};
 
+use assay_images::Store;
 use assay_repos::Catalog;
 use assay_sandbox::native;
 use serde::Serialize;
@@ -19,7 +20,9 @@ use crate::{
 pub(super) async fn run(common: &Common) -> CliResult {
     let places = common.places();
     let mut findings = sandboxes().await;
+    findings.push(disk(&places.cache));
     findings.push(rootfs(&places));
+    findings.push(images(&places));
     findings.extend(catalog(&places));
     findings.push(docker(&places).await);
     findings.push(bubblewrap().await);
@@ -83,13 +86,69 @@ impl fmt::Display for Finding {
 fn rootfs(places: &Places) -> Finding {
     let make = "run `make rootfs`";
     match Rootfs::find(&places.cache) {
-        Ok(Some(Rootfs { python, pytest, source, .. })) => {
+        Ok(Some(Rootfs { path, python, pytest, source, .. })) => {
+            if let Err(error) = assay_images::check_shell(std::slice::from_ref(&path)) {
+                let fix = format!("remove {} and {make}", path.display());
+                return Finding::new("rootfs", State::Missing, error.to_string()).fix(fix);
+            }
             let detail = format!("Python {python}, pytest {pytest}, {source}");
             Finding::new("rootfs", State::Ok, detail)
         }
         Ok(None) => Finding::new("rootfs", State::Missing, "not made yet").fix(make),
         Err(error) => Finding::new("rootfs", State::Missing, format!("{error:#}")).fix(make),
     }
+}
+
+/// Bytes that a run of a few evaluations needs, and those with which images and data fit, too.
+const DISK_LEAST: u64 = 256 << 20;
+const DISK_ENOUGH: u64 = 2 << 30;
+
+/// How much room the cache's file system has left, for an ordinary user.
+fn disk(cache: &Path) -> Finding {
+    let there = cache.ancestors().find(|folder| folder.is_dir()).unwrap_or(cache);
+    let room = match rustix::fs::statvfs(there) {
+        Ok(room) => room,
+        Err(error) => {
+            let detail = format!("{} can't be looked at: {error}", there.display());
+            return Finding::new("disk", State::Missing, detail);
+        }
+    };
+    let bytes = room.f_bavail.saturating_mul(room.f_frsize);
+    // File systems without a table of inodes say 0 of 0.
+    let files_left = room.f_files == 0 || room.f_favail > 10_000;
+    let mib = bytes >> 20;
+    let detail = format!("{mib} MiB free in {}", there.display());
+    let fix =
+        "remove images (`assay image rm`) or other files, or name another place by ASSAY_CACHE";
+    match bytes {
+        _ if !files_left => {
+            let detail = format!("almost no inodes free in {}", there.display());
+            Finding::new("disk", State::Missing, detail).fix(fix)
+        }
+        0..DISK_LEAST => Finding::new("disk", State::Missing, detail).fix(fix),
+        DISK_LEAST..DISK_ENOUGH => Finding::new("disk", State::Reduced, detail).fix(fix),
+        _ => Finding::new("disk", State::Ok, detail),
+    }
+}
+
+/// The images of `assay image`, each of which must still be whole.
+fn images(places: &Places) -> Finding {
+    let store = Store::below(&places.cache);
+    let images = match store.list() {
+        Ok(images) => images,
+        Err(error) => {
+            let fix = "give its folder to the user who runs this, or name another by ASSAY_CACHE";
+            return Finding::new("images", State::Reduced, error.to_string()).fix(fix);
+        }
+    };
+    for image in &images {
+        if let Err(error) = assay_images::check_shell(&store.paths(image)) {
+            let fix = format!("`assay image rm {}` and import it again", image.name);
+            let detail = format!("{}: {error}", image.name);
+            return Finding::new("images", State::Reduced, detail).fix(fix);
+        }
+    }
+    Finding::new("images", State::Ok, format!("{} beside `python`", images.len()))
 }
 
 fn catalog(places: &Places) -> Vec<Finding> {
@@ -118,12 +177,30 @@ fn catalog(places: &Places) -> Vec<Finding> {
 async fn docker(places: &Places) -> Finding {
     let (detail, fix) = match timeout(ENGINE_ANSWERS, machine::docker(&places.cache)).await {
         Ok(Ok(_)) => return Finding::new("docker", State::Ok, "an engine answers"),
-        Ok(Err(error)) => {
-            (format!("image tasks can't run: {error}"), "`apt-get install docker.io` and start it")
-        }
+        Ok(Err(error)) => (format!("tasks of Docker images can't run: {error}"), docker_fix()),
         Err(_) => ("the engine does not answer".to_owned(), "restart it"),
     };
     Finding::new("docker", State::Reduced, detail).fix(fix)
+}
+
+/// Where engines listen, unless `DOCKER_HOST` says otherwise.
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+/// Returns what to do about an engine that can't be spoken to.
+fn docker_fix() -> &'static str {
+    if std::env::var_os("DOCKER_HOST").is_some() {
+        return "see whether DOCKER_HOST names a running engine";
+    }
+    match UnixStream::connect(DOCKER_SOCKET).map_err(|error| error.kind()) {
+        Err(ErrorKind::NotFound) => {
+            "there is no /var/run/docker.sock: `apt-get install docker.io` and start it"
+        }
+        Err(ErrorKind::PermissionDenied) => {
+            "this user may not use /var/run/docker.sock: `usermod -aG docker USER`, then log in anew"
+        }
+        Err(_) => "nobody listens on /var/run/docker.sock: start the engine",
+        Ok(_) => "restart the engine",
+    }
 }
 
 async fn bubblewrap() -> Finding {

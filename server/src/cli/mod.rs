@@ -8,6 +8,7 @@
 
 mod bench;
 mod doctor;
+mod image;
 mod output;
 mod reward;
 mod score;
@@ -83,6 +84,9 @@ enum Command {
     /// List, show, check and import tasks
     #[command(subcommand)]
     Task(task::Task),
+    /// Import, pull, list and remove the images that tasks run in
+    #[command(subcommand)]
+    Image(image::Images),
     /// Check reward files
     #[command(subcommand)]
     Reward(reward::Reward),
@@ -145,6 +149,7 @@ async fn run(Cli { common, command }: Cli) -> CliResult {
         Command::Serve(args) => args.run(&common).await,
         Command::Score(args) => args.run(&common).await,
         Command::Task(command) => command.run(&common).await,
+        Command::Image(command) => command.run(&common).await,
         Command::Reward(command) => command.run(&common),
         Command::Bench(command) => command.run(&common).await,
         Command::Doctor => doctor::run(&common).await,

@@ -258,6 +258,7 @@ impl Ends {
             limits,
             seccomp: sys::bytes_of(&agent.seccomp),
             channels: &channels,
+            rules: 0,
         };
         let fds: Vec<BorrowedFd<'_>> = self.theirs.iter().map(AsFd::as_fd).collect();
         if let Err(e) = interpreter.conversation.ask(&asked, &fds) {

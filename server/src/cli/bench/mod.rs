@@ -3,6 +3,7 @@
 mod overhead;
 mod peers;
 mod sandbox;
+mod slots;
 mod soak;
 
 use std::{fs, time::Duration};
@@ -44,6 +45,12 @@ pub(super) enum Bench {
         #[arg(short, long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
         n: u32,
     },
+    /// What a resting slot holds of memory, with and without a warm interpreter
+    Slots {
+        /// How many slots are made to rest
+        #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=250))]
+        n: u32,
+    },
 }
 
 impl Bench {
@@ -55,6 +62,7 @@ impl Bench {
             Self::Overhead { n, task } => overhead::run(common, n, task).await,
             Self::Sandbox { n, in_flight } => sandbox::run(common, n, &in_flight).await,
             Self::Soak { n } => soak::run(common, n).await,
+            Self::Slots { n } => slots::run(common, n).await,
         }
     }
 }

@@ -152,7 +152,8 @@ pub(super) async fn pytest(
     Ok(())
 }
 
-fn spec(image: ImageRef, layers: Vec<Layer>) -> SandboxSpec {
+/// Describes a sandbox with default limits.
+pub(super) fn spec(image: ImageRef, layers: Vec<Layer>) -> SandboxSpec {
     SandboxSpec {
         image,
         workdir: "/work".into(),

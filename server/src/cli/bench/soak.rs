@@ -66,17 +66,17 @@ pub(super) async fn run(common: &Common, n: u32) -> CliResult {
 
 /// What this process and those that it started hold.
 #[derive(Clone, Copy, Serialize)]
-struct Holdings {
+pub(super) struct Holdings {
     processes: usize,
     fds: usize,
     mounts: usize,
     cgroups: usize,
     /// Resident and shared memory, each page once.
-    memory_kib: u64,
+    pub(super) memory_kib: u64,
 }
 
 impl Holdings {
-    fn count() -> Self {
+    pub(super) fn count() -> Self {
         let lines = |path: &str| fs::read_to_string(path).unwrap_or_default().lines().count();
         let all = family(std::process::id());
         let at = |pid: &u32, name: &str| Path::new("/proc").join(pid.to_string()).join(name);
