@@ -132,6 +132,7 @@ fn execution(
             setup: Duration::from_nanos(done.setup_ns),
             pids_refused: done.pids_refused,
             stalled: Duration::from_nanos(done.stalled_ns),
+            instructions: None,
         },
         isolation: Isolation { backend: "native".to_owned(), fallbacks, start },
     }
