@@ -15,6 +15,8 @@ mod modules;
 pub mod native;
 mod proc;
 mod spec;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 pub use backend::{Backend, BackendError, BackendResult, Sandbox};
 pub use execution::{Capture, Execution, Isolation, LimitKind, Start, Termination, Usage};
