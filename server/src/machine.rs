@@ -63,8 +63,17 @@ impl Rootfs {
 /// # Errors
 ///
 /// What is there is damaged, or doesn't start.
-pub(crate) async fn backends(cache: &Path, catalog: &Catalog) -> anyhow::Result<Backends> {
+pub(crate) async fn backends(
+    cache: &Path,
+    catalog: &Catalog,
+    instead: Option<&str>,
+) -> anyhow::Result<Backends> {
     let mut backends = Backends::new();
+    #[cfg(feature = "wasm")]
+    {
+        let asked = catalog.tasks().map(|task| task.image.as_str()).chain(instead);
+        backends = crate::wasm::add(backends, cache, asked)?;
+    }
     if let Some(rootfs) = Rootfs::find(cache)? {
         let (image, digest) = (rootfs.image(), rootfs.digest.clone());
         backends = backends.with_image("python", Arc::new(native(cache, |_| {})?), image, digest);
@@ -74,6 +83,7 @@ pub(crate) async fn backends(cache: &Path, catalog: &Catalog) -> anyhow::Result<
     let images: BTreeSet<&str> = catalog
         .tasks()
         .map(|task| task.image.as_str())
+        .chain(instead)
         .filter(|image| image.starts_with("docker:"))
         .collect();
     if images.is_empty() {

@@ -158,14 +158,17 @@ impl Reader<'_> {
     }
 
     fn image(&self, text: &At<&str>) -> Option<String> {
-        let docker = text.value.strip_prefix("docker:").is_some_and(|name| {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
-            name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)
-        });
-        if docker || text.value == "python" {
+        let named = |prefix, others: &[u8]| {
+            text.value.strip_prefix(prefix).is_some_and(|name| {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || others.contains(&b);
+                name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain)
+            })
+        };
+        if text.value == "python" || named("docker:", b"._-/:@") || named("wasm:", b"._-") {
             return Some(text.value.to_owned());
         }
-        self.problem(&text.span, format!("`image` is `{}`: `python` or `docker:NAME`", text.value));
+        let kinds = "`python`, `wasm:NAME` or `docker:NAME`";
+        self.problem(&text.span, format!("`image` is `{}`: {kinds}", text.value));
         None
     }
 

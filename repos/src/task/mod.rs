@@ -35,7 +35,8 @@ pub struct Task {
     pub language: Language,
     /// Free words for filters.
     pub tags: Vec<String>,
-    /// Where checks run: `python` (the default), or `docker:NAME` for an image of the engine.
+    /// Where checks run: `python` (the default), `wasm:python`, or `docker:NAME` for an image of
+    /// the engine.
     pub image: String,
     /// Where the work tree appears in the sandbox; absolute.
     pub workdir: PathBuf,

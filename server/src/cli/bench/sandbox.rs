@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use assay_sandbox::{docker::Docker, native::Native};
+use assay_sandbox::{Backend, ImageRef, docker::Docker, native::Native};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio::process::Command;
@@ -18,7 +18,7 @@ use super::{
     Machine, Quantiles, Ratio,
     peers::{
         IMAGE, bare, bwrap, docker_exec, docker_run, docker_run_pytest, in_docker, in_native,
-        nsjail, pytest, sandlock, write_repository,
+        nsjail, pytest, sandlock, wasm_python, write_repository,
     },
     quantiles,
 };
@@ -45,10 +45,12 @@ enum Subject {
     DockerRunPytest,
     PytestCold,
     PytestWarm,
+    WasmCold,
+    WasmWarm,
 }
 
 /// Name, what it says to people, whether it is slow.
-const SUBJECTS: [(Subject, &str, &str, bool); 12] = [
+const SUBJECTS: [(Subject, &str, &str, bool); 14] = [
     (Subject::ForkExec, "fork_exec", "fork and exec of /bin/true", false),
     (Subject::Bwrap, "bwrap", "bubblewrap", false),
     (Subject::Nsjail, "nsjail", "nsjail", false),
@@ -61,6 +63,8 @@ const SUBJECTS: [(Subject, &str, &str, bool); 12] = [
     (Subject::DockerRunPytest, "docker_run_pytest", "one pytest file: docker run (CLI)", true),
     (Subject::PytestCold, "pytest_cold", "one pytest file: native, python executed", true),
     (Subject::PytestWarm, "pytest_warm", "one pytest file: native, warm python", false),
+    (Subject::WasmCold, "wasm_cold", "one function: wasm, python started", true),
+    (Subject::WasmWarm, "wasm_warm", "one function: wasm, waiting python", false),
 ];
 
 /// What the subjects need.
@@ -69,6 +73,7 @@ struct Stage {
     native: Native,
     cold: Native,
     docker: Option<Docker>,
+    wasm: Option<(Box<dyn Backend>, ImageRef)>,
     /// A container for `docker exec`, removed with this.
     container: Option<String>,
     nsjail: PathBuf,
@@ -92,6 +97,7 @@ impl Stage {
             native: machine::native(cache, |_| {}).not_done()?,
             cold: machine::native(cache, |config| config.ahead = false).not_done()?,
             docker,
+            wasm: wasm(cache).not_done()?,
             container,
             nsjail: cache.join("peers/nsjail"),
             sandlock: cache.join("peers/bin/sandlock"),
@@ -117,6 +123,12 @@ impl Stage {
             Subject::DockerRunPytest => docker_run_pytest(self.repository.path()).await,
             Subject::PytestCold => pytest(native, rootfs, false).await,
             Subject::PytestWarm => pytest(native, rootfs, true).await,
+            Subject::WasmCold | Subject::WasmWarm => match &self.wasm {
+                Some((wasm, image)) => {
+                    wasm_python(&**wasm, image.clone(), subject == Subject::WasmWarm).await
+                }
+                None => anyhow::bail!("no Python for WASI here; run `make wasm`"),
+            },
         }
     }
 
@@ -125,6 +137,19 @@ impl Stage {
             let _ = docker(&["rm", "-f", container]).await;
         }
     }
+}
+
+/// The wasm backend and its Python, where both are here.
+#[cfg(feature = "wasm")]
+fn wasm(cache: &std::path::Path) -> anyhow::Result<Option<(Box<dyn Backend>, ImageRef)>> {
+    use crate::wasm::{WasmImage, start};
+    let Some(found) = WasmImage::find(cache, "python")? else { return Ok(None) };
+    Ok(Some((Box::new(start(cache, |_| {})?), found.image())))
+}
+
+#[cfg(not(feature = "wasm"))]
+fn wasm(_: &std::path::Path) -> anyhow::Result<Option<(Box<dyn Backend>, ImageRef)>> {
+    Ok(None)
 }
 
 /// Starts a container that waits.
