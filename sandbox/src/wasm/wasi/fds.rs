@@ -9,6 +9,9 @@ use super::{
     descriptors::{Descriptor, Object},
 };
 
+/// All thirty of them.
+const ALL_RIGHTS: u64 = (1 << 30) - 1;
+
 impl Call<'_> {
     pub(super) fn folder(&self, fd: u32) -> Result<NodeId, Errno> {
         match self.host.descriptors.get(fd)?.object {
@@ -79,8 +82,7 @@ impl Call<'_> {
         let descriptor = self.host.descriptors.get(fd)?;
         let kind = self.filetype(&descriptor.object);
         let rights = match &descriptor.object {
-            Object::Node { id, .. } if self.host.fs.kind(*id) == Kind::Dir => u64::MAX >> 34,
-            Object::Node { .. } => u64::MAX >> 34 & !(!0 << 30),
+            Object::Node { .. } => ALL_RIGHTS,
             // Neither seek nor tell: this is how programs know a terminal or a pipe.
             _ => RIGHT_READ | RIGHT_WRITE | 1 << 3 | 1 << 21 | 1 << 27 | 1 << 28,
         };
@@ -94,7 +96,7 @@ impl Call<'_> {
         stat[0] = kind;
         stat[2..4].copy_from_slice(&descriptor.flags.to_le_bytes());
         stat[8..16].copy_from_slice(&rights.to_le_bytes());
-        stat[16..24].copy_from_slice(&(u64::MAX >> 34).to_le_bytes());
+        stat[16..24].copy_from_slice(&ALL_RIGHTS.to_le_bytes());
         Ok(self.guest.write(out, &stat)?)
     }
 
