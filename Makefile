@@ -7,16 +7,25 @@ BIN := $(CARGO_TARGET_DIR)/release
 # Asked for when a recipe needs it, not when make starts.
 WITH_LIBTORCH = LIBTORCH="$$(scripts/libtorch.sh)"
 
-.PHONY: demo test build rootfs libtorch model data docker lint fmt bench
+# wasmtime takes longer to build than the rest, so only what needs it has it.
+WASM := --features assay-server/wasm
+
+.PHONY: demo test build wasm wasm-python rootfs libtorch model data docker lint fmt bench
 
 demo: build rootfs model ## train SmolLM2-135M on the katas and show what it learned
 	$(BIN)/assay-train demo --config trainer/demo.toml $(DEMO)
 
-test: build rootfs model data docker ## everything that CI checks
+test: build rootfs model data docker wasm-python ## everything that CI checks
 	scripts/test.sh
 
 build: libtorch ## everything; `cargo build` alone leaves out the trainer and needs no libtorch
 	$(WITH_LIBTORCH) cargo build --release --locked --workspace
+
+wasm: wasm-python ## `assay` with the wasm backend, and its Python
+	cargo build --release --locked $(WASM)
+
+wasm-python:
+	@scripts/make-wasm-python.sh >/dev/null
 
 rootfs: ## the root filesystem that Python tasks run in
 	@scripts/make-rootfs.sh >/dev/null
@@ -36,12 +45,12 @@ docker: ## an engine and an image, where this machine allows it
 
 lint: libtorch
 	cargo fmt --all --check
-	$(WITH_LIBTORCH) cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	$(WITH_LIBTORCH) cargo clippy --release --locked --workspace --all-targets $(WASM) -- -D warnings
 
 fmt:
 	cargo fmt --all
 
-bench: build rootfs docker ## what sandboxes cost, ours beside others
+bench: build wasm rootfs docker ## what sandboxes cost, ours beside others
 	@scripts/peers.sh >/dev/null
 	$(BIN)/assay bench overhead
 	$(BIN)/assay bench sandbox

@@ -6,12 +6,13 @@ use assay_sandbox::{Backend, ImageRef};
 
 /// The images that this service can run, each with its backend.
 ///
-/// `python` and others are root filesystems of the native backend; `docker:NAME` is an image of the
-/// engine.
+/// `python` and others are root filesystems of the native backend; `wasm:python` is an interpreter for
+/// WASI; `docker:NAME` is an image of the engine.
 #[derive(Clone, Debug, Default)]
 pub struct Backends {
     images: BTreeMap<String, Resolved>,
     docker: Option<Arc<dyn Backend>>,
+    instead: Option<String>,
 }
 
 /// Where an image runs.
@@ -39,6 +40,9 @@ pub enum ResolveError {
     /// It needs an engine that is not there.
     #[error("image `{0}` needs a Docker engine; `assay doctor` says why there is none")]
     NoDocker(String),
+    /// It is for WASI, and was not made here.
+    #[error("image `{0}` is not here; `assay doctor` says why")]
+    NoWasm(String),
 }
 
 impl Backends {
@@ -70,21 +74,32 @@ impl Backends {
         self
     }
 
+    /// Runs every task in `image`, whatever its own is.
+    #[must_use]
+    pub fn instead_of_all(mut self, image: impl Into<String>) -> Self {
+        self.instead = Some(image.into());
+        self
+    }
+
     /// Returns the names of the images that were added.
     pub fn images(&self) -> impl Iterator<Item = &str> {
         self.images.keys().map(String::as_str)
     }
 
-    /// Returns where `image` runs.
+    /// Returns where a task of `image` runs.
     ///
     /// # Errors
     ///
     /// [`ResolveError`] when nothing here runs it.
     pub fn resolve(&self, image: &str) -> Result<Resolved, ResolveError> {
+        let image = self.instead.as_deref().unwrap_or(image);
         if let Some(resolved) = self.images.get(image) {
             return Ok(resolved.clone());
         }
         let Some(name) = image.strip_prefix("docker:").filter(|name| !name.is_empty()) else {
+            if image.starts_with("wasm:") {
+                return Err(ResolveError::NoWasm(image.to_owned()));
+            }
             let known = self.images().collect::<Vec<_>>().join(", ");
             return Err(ResolveError::Unknown { image: image.to_owned(), known });
         };
@@ -116,6 +131,7 @@ mod tests {
         for (image, error) in [
             ("ruby", "no image `ruby` here (there are: python)"),
             ("", "no image `` here (there are: python)"),
+            ("wasm:python", "image `wasm:python` is not here; `assay doctor` says why"),
             ("docker:", "no image `docker:` here (there are: python)"),
             (
                 "docker:a:1",
@@ -129,6 +145,8 @@ mod tests {
         let backends =
             backends.with_docker(fake()).with_image("docker:a:1", fake(), id.clone(), "sha256:2");
         assert_eq!(backends.resolve("docker:a:1").unwrap().image, id);
+        let instead = backends.clone().instead_of_all("docker:a:1");
+        assert_eq!(instead.resolve("python").unwrap().image, ImageRef::Docker("sha256:2".into()));
         let by_name = backends.resolve("docker:b").unwrap();
         assert_eq!(
             (by_name.image, by_name.digest),

@@ -88,8 +88,10 @@ fixed! {
     };
     RunTimedOut "run.timed_out" BOOL |f| f.ever(f.record.usage.timed_out);
     RunOom "run.oom" BOOL |f| f.ever(f.record.usage.oom);
-    // No backend counts them yet.
-    RunInstructions "run.instructions" COUNT |_| None;
+    // Absent where the backend doesn't count them.
+    RunInstructions "run.instructions" COUNT |f| {
+        f.whole(number(f.record.usage.instructions? as f64))
+    };
     IntegrityOk "integrity.ok" BOOL |f| bool(f.record.untampered());
     IntegrityFlags "integrity.flags" COUNT |f| {
         let grave = f.record.flags.iter().filter(|flag| flag.severity >= Severity::Warning);

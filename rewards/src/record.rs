@@ -353,6 +353,9 @@ pub struct Usage {
     /// threads of its own.
     #[serde(default)]
     pub stalled_s: f64,
+    /// Instructions, where the backend counts them: the same number in every run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<u64>,
     /// Whether a time limit ended it.
     pub timed_out: bool,
     /// Whether the memory limit ended it.

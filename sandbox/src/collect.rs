@@ -43,6 +43,12 @@ impl Collector {
         self.dropped += (skipped + overflow) as u64;
     }
 
+    /// Whether nothing came in yet.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.dropped == 0
+    }
+
     /// Returns what was kept. Head and tail are one piece when nothing was dropped between them.
     pub(crate) fn finish(self) -> Capture {
         let Self { mut head, tail, dropped, .. } = self;

@@ -102,6 +102,9 @@ pub struct Usage {
     /// had. Counted from the first look at a run (5 ms to 250 ms after its start); 0 for shorter
     /// ones and where nothing can measure it.
     pub stalled: Duration,
+    /// Instructions, counted so that another run of the same program counts the same; `None` where
+    /// nothing counts them.
+    pub instructions: Option<u64>,
 }
 
 /// What confined a sandbox, so that a record can say it.

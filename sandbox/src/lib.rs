@@ -16,6 +16,8 @@ mod modules;
 pub mod native;
 mod proc;
 mod spec;
+#[cfg(feature = "wasm")]
+pub mod wasm;
 
 /// Becomes a helper of a backend, in a process of its own, if that is what this process was started
 /// for.

@@ -51,6 +51,13 @@ pub enum ImageRef {
     },
     /// An image that the Docker engine holds, by id or by name; `docker` takes these.
     Docker(String),
+    /// A Python interpreter for WASI; `wasm` takes these.
+    Wasm {
+        /// The module on the host, as `scripts/make-wasm-python.sh` makes it.
+        module: PathBuf,
+        /// The digest of its content, `sha256:...`.
+        digest: String,
+    },
 }
 
 /// A file that a layer holds.
@@ -150,7 +157,7 @@ pub struct Command {
 }
 
 /// What a warm interpreter has done before there is a command for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Warm {
     /// Modules that it has imported, of the image or of `programs`.
     pub modules: Vec<String>,

@@ -45,6 +45,8 @@ pub struct AppConfig {
     pub queue_capacity: usize,
     /// What runs tasks; `None`: what this machine has.
     pub backends: Option<Backends>,
+    /// The image of all tasks; `None`: each has its own.
+    pub image: Option<String>,
     /// Reward files that requests may name, beside those that come with Assay.
     pub rewards: Vec<RewardSpec>,
     /// What clients have to send; `None`: nothing.
@@ -63,6 +65,7 @@ impl AppConfig {
             workers: thread::available_parallelism().map_or(1, NonZero::get),
             queue_capacity: 8192,
             backends: None,
+            image: None,
             rewards: Vec::new(),
             token: None,
             grace: Duration::from_secs(5),
@@ -99,7 +102,13 @@ impl App {
         let catalog = Arc::new(catalog);
         let (backends, images) = match config.backends {
             Some(backends) => (backends, None),
-            None => crate::machine::backends(&places.cache, &catalog).await?,
+            None => {
+                crate::machine::backends(&places.cache, &catalog, config.image.as_deref()).await?
+            }
+        };
+        let backends = match config.image {
+            Some(image) => backends.instead_of_all(image),
+            None => backends,
         };
 
         let (fleet, handle) = Fleet::start(FleetConfig {

@@ -10,6 +10,8 @@ pub mod cli;
 mod grpc;
 mod machine;
 mod places;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 pub use app::{App, AppConfig, Transport};
 pub use grpc::{Token, TokenError};

@@ -68,10 +68,18 @@ impl Rootfs {
 pub(crate) async fn backends(
     cache: &Path,
     catalog: &Catalog,
+    instead: Option<&str>,
 ) -> anyhow::Result<(Backends, Option<StoreLock>)> {
     let (mut backends, lock) = native_images(cache)?;
-    if let Some(docker) = engine(cache, catalog).await {
-        backends = docker_images(backends, docker, catalog).await;
+    let asked: BTreeSet<&str> =
+        catalog.tasks().map(|task| task.image.as_str()).chain(instead).collect();
+    #[cfg(feature = "wasm")]
+    {
+        backends = crate::wasm::add(backends, cache, asked.iter().copied())?;
+    }
+    let asked = asked.into_iter().filter(|image| image.starts_with("docker:")).collect();
+    if let Some(docker) = engine(cache, &asked).await {
+        backends = docker_images(backends, docker, asked).await;
     }
     Ok((backends, lock))
 }
@@ -102,9 +110,13 @@ fn native_images(cache: &Path) -> anyhow::Result<(Backends, Option<StoreLock>)> 
     Ok((backends, lock))
 }
 
-/// Names the Docker images of the catalog.
-async fn docker_images(mut backends: Backends, docker: Arc<Docker>, catalog: &Catalog) -> Backends {
-    for image in images_of(catalog) {
+/// Names Docker images by what they are now.
+async fn docker_images(
+    mut backends: Backends,
+    docker: Arc<Docker>,
+    images: BTreeSet<&str>,
+) -> Backends {
+    for image in images {
         let name = image.trim_start_matches("docker:");
         // By its id: an image that is built again under its name is another one.
         match docker.image_digest(name).await {
@@ -118,14 +130,9 @@ async fn docker_images(mut backends: Backends, docker: Arc<Docker>, catalog: &Ca
     backends.with_docker(docker)
 }
 
-fn images_of(catalog: &Catalog) -> BTreeSet<&str> {
-    let images = catalog.tasks().map(|task| task.image.as_str());
-    images.filter(|image| image.starts_with("docker:")).collect()
-}
-
-/// Finds the engine, if the catalog has tasks for one.
-async fn engine(cache: &Path, catalog: &Catalog) -> Option<Arc<Docker>> {
-    if images_of(catalog).is_empty() {
+/// Finds the engine, if there are images for one.
+async fn engine(cache: &Path, images: &BTreeSet<&str>) -> Option<Arc<Docker>> {
+    if images.is_empty() {
         return None;
     }
     match timeout(ENGINE_ANSWERS, docker(cache)).await {

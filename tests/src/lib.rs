@@ -31,9 +31,20 @@ impl Service {
     /// When it doesn't start.
     #[must_use]
     pub fn start(program: &str, data: &Path) -> Self {
+        Self::start_with(program, data, &[])
+    }
+
+    /// The same with more arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it doesn't start.
+    #[must_use]
+    pub fn start_with(program: &str, data: &Path, arguments: &[&str]) -> Self {
         let mut process = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"])
             .arg(data)
+            .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("start the service");

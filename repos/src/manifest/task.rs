@@ -158,12 +158,16 @@ impl Reader<'_> {
     }
 
     fn image(&self, text: &At<&str>) -> Option<String> {
-        let name = text.value.strip_prefix("docker:").unwrap_or(text.value);
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+        let (name, others): (_, &[u8]) = match text.value.split_once(':') {
+            Some(("docker", name)) => (name, b"._-/:@"),
+            Some(("wasm", name)) => (name, b"._-"),
+            _ => (text.value, b"._-/:@"),
+        };
+        let plain = |b: u8| b.is_ascii_alphanumeric() || others.contains(&b);
         if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(plain) {
             return Some(text.value.to_owned());
         }
-        let what = "`python`, a name of `assay image list`, or `docker:NAME`";
+        let what = "`python`, a name of `assay image list`, `wasm:NAME` or `docker:NAME`";
         self.problem(&text.span, format!("`image` is `{}`: {what}", text.value));
         None
     }

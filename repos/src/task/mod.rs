@@ -35,7 +35,7 @@ pub struct Task {
     pub language: Language,
     /// Free words for filters.
     pub tags: Vec<String>,
-    /// Where checks run: `python` (the default), an image by its name, or `docker:NAME` for one of
+    /// Where checks run: `python` (the default), an image by its name, `wasm:python`, or `docker:NAME` for one of
     /// the engine.
     pub image: String,
     /// Where the work tree appears in the sandbox; absolute.

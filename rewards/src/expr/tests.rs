@@ -13,6 +13,7 @@ fn eval(text: &str) -> Result<f64, String> {
     let mut record = record((3, 4), (10, 10));
     record.patch.added = 30;
     record.patch.removed = 20;
+    record.usage.instructions = Some(1234);
     record.generation.finish_reason = "length".into();
     record.external.insert("judge".into(), 0.5);
     record.external.insert("huge".into(), 1e300);
@@ -33,6 +34,7 @@ fn values() {
         ("2 - -1", 3.0),
         ("1_000.5e-1", 100.05),
         ("must_pass.fraction", 0.75),
+        ("run.instructions", 1234.0),
         ("must_pass.all", 0.0),
         ("must_keep.all", 1.0),
         ("not must_pass.all and must_keep.all", 1.0),
@@ -71,7 +73,7 @@ fn absent_facts_have_no_value() {
     for text in [
         "external.other",
         "external.huge", // beyond the range that is promised of external facts
-        "run.instructions",
+        "task.flaky_rate",
         "task.difficulty",
         "gen.tokens",
         "check.lint.passed",

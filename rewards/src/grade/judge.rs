@@ -196,6 +196,7 @@ fn used(execution: &Execution) -> Usage {
         cpu_s: usage.cpu.as_secs_f64(),
         peak_mb: usage.peak_memory_bytes as f64 / f64::from(1 << 20),
         stalled_s: usage.stalled.as_secs_f64(),
+        instructions: usage.instructions,
         timed_out: matches!(
             execution.termination,
             Termination::Limit(LimitKind::Wall | LimitKind::WallStarved | LimitKind::Cpu)
@@ -210,6 +211,11 @@ pub(super) fn add(sum: Usage, more: Usage) -> Usage {
         cpu_s: sum.cpu_s + more.cpu_s,
         peak_mb: sum.peak_mb.max(more.peak_mb),
         stalled_s: sum.stalled_s + more.stalled_s,
+        instructions: match (sum.instructions, more.instructions) {
+            (Some(sum), Some(more)) => Some(sum.saturating_add(more)),
+            // The first of a sum, or a backend that doesn't count.
+            (sum, more) => sum.or(more),
+        },
         timed_out: sum.timed_out || more.timed_out,
         oom: sum.oom || more.oom,
     }

@@ -34,7 +34,7 @@ class Remote:
     """The submission's function, in its own process."""
 
     def __init__(self):
-        self.reader, self.writer = os.fdopen(4, "rb"), os.fdopen(os.dup(4), "wb")
+        self.reader, self.writer = os.fdopen(4, "rb"), os.fdopen(4, "wb", closefd=False)
         self.gone = None
         try:
             state, *message = self._receive()

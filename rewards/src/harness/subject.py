@@ -21,7 +21,7 @@ sys.path.pop(0)
 def main():
     text = sys.stdin.buffer.read().decode("utf-8", "replace")
     entry, _, source = text.partition("\n")
-    reader, writer = os.fdopen(4, "rb"), os.fdopen(os.dup(4), "wb")
+    reader, writer = os.fdopen(4, "rb"), os.fdopen(4, "wb", closefd=False)
     names = {"__name__": "submission", "__builtins__": __builtins__}
     try:
         exec(compile(source, "<submission>", "exec"), names)

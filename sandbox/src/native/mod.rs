@@ -236,6 +236,12 @@ fn check_spec(spec: &SandboxSpec) -> BackendResult<Arc<[PathBuf]>> {
                     .to_owned(),
             });
         }
+        ImageRef::Wasm { .. } => {
+            return Err(BackendError::Unsupported {
+                backend: "native",
+                what: "run an interpreter for WASI".to_owned(),
+            });
+        }
     };
     if image.is_empty() {
         return Err(BackendError::Spec("an image without layers".to_owned()));

@@ -123,6 +123,7 @@ pub(crate) fn execution(done: &Done, captures: Vec<Capture>, isolation: Isolatio
             setup: Duration::from_nanos(done.setup_ns),
             pids_refused: done.pids_refused,
             stalled: Duration::from_nanos(done.stalled_ns),
+            instructions: None,
         },
         isolation,
     }

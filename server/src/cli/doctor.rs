@@ -25,6 +25,7 @@ pub(super) async fn run(common: &Common) -> CliResult {
     findings.push(images(&places));
     findings.extend(catalog(&places));
     findings.push(docker(&places).await);
+    findings.push(wasm(&places));
     findings.push(bubblewrap().await);
     let output = common.output();
     for finding in &findings {
@@ -201,6 +202,29 @@ fn docker_fix() -> &'static str {
         Err(_) => "nobody listens on /var/run/docker.sock: start the engine",
         Ok(_) => "restart the engine",
     }
+}
+
+#[cfg(feature = "wasm")]
+fn wasm(places: &Places) -> Finding {
+    use crate::wasm::{WasmImage, start};
+    let why = "tasks of `wasm:python` can't run";
+    let found = WasmImage::find(&places.cache, "python");
+    let found = found.and_then(|image| start(&places.cache, |_| {}).map(|_| image));
+    match found {
+        Ok(Some(WasmImage { python, source, .. })) => {
+            Finding::new("wasm", State::Ok, format!("Python {python}, {source}"))
+        }
+        Ok(None) => Finding::new("wasm", State::Reduced, format!("{why}: it was not made yet"))
+            .fix("run `make wasm`"),
+        Err(error) => Finding::new("wasm", State::Reduced, format!("{why}: {error:#}"))
+            .fix("run `make wasm`; if that is no help, allow more virtual memory (`ulimit -v`)"),
+    }
+}
+
+#[cfg(not(feature = "wasm"))]
+fn wasm(_: &Places) -> Finding {
+    let detail = "tasks of `wasm:python` can't run: this build has no wasm backend";
+    Finding::new("wasm", State::Reduced, detail).fix("run `make wasm`")
 }
 
 async fn bubblewrap() -> Finding {

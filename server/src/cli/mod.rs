@@ -57,6 +57,9 @@ struct Common {
     /// Evaluations at the same time [default: one per processor]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
+    /// Run every task in this image instead of its own, such as wasm:python
+    #[arg(long, global = true, value_name = "IMAGE", conflicts_with = "server")]
+    image: Option<String>,
     /// Use a running service instead of one in this process, such as http://127.0.0.1:7400
     #[arg(long, global = true, value_name = "URL")]
     server: Option<String>,

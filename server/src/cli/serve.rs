@@ -56,6 +56,7 @@ impl Serve {
         if let Some(workers) = common.workers {
             config.workers = workers.into();
         }
+        config.image.clone_from(&common.image);
         for file in &self.rewards {
             config.rewards.push(super::session::read_spec(file)?);
         }

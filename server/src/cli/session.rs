@@ -134,6 +134,7 @@ fn embedded_config(
     if let Some(workers) = common.workers {
         config.workers = workers.into();
     }
+    config.image.clone_from(&common.image);
     config.rewards.extend(spec);
     Ok((config, temporary))
 }

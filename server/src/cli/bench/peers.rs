@@ -1,6 +1,6 @@
 //! What is measured: one run of a small program, in everything that one would take for it.
 
-use std::{path::Path, process::Stdio, sync::Arc};
+use std::{net::Shutdown, os::unix::net::UnixStream, path::Path, process::Stdio, sync::Arc};
 
 use anyhow::{Context as _, ensure};
 use assay_rewards::harness;
@@ -149,6 +149,39 @@ pub(super) async fn pytest(
     let execution = ended(backend.create(spec).await?.run(command).await?)?;
     let start = &execution.isolation.start;
     ensure!((*start == Start::Warm) == warm, "another start than asked for: {start:?}");
+    Ok(())
+}
+
+/// A submission's process as a sealed check has it, with nobody who calls its function: by a waiting
+/// interpreter or by one that is started.
+pub(super) async fn wasm_python(
+    wasm: &dyn Backend,
+    image: ImageRef,
+    waiting: bool,
+) -> anyhow::Result<()> {
+    let content = |text: &str| Arc::from(text.as_bytes());
+    let programs = [
+        ("/assay/subject.py".into(), content(harness::SUBJECT)),
+        ("/assay/wire.py".into(), content(harness::WIRE)),
+    ];
+    let programs = Arc::new(programs.into());
+    let spec = SandboxSpec { trusted: Arc::clone(&programs), ..spec(image, Vec::new()) };
+    // An option that no snapshot is taken for.
+    let option = if waiting { "-s" } else { "-u" };
+    let argv = ["/usr/bin/python3", "-P", option, "-S", "-B", "/assay/subject.py"];
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.shutdown(Shutdown::Write)?;
+    let command = Command {
+        argv: argv.map(String::from).into(),
+        env: [("PYTHONHASHSEED".into(), "0".into())].into(),
+        stdin: b"f\ndef f(x):\n    return x\n".as_slice().into(),
+        channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(theirs.into()) }],
+        warm: waiting.then(|| Warm { modules: vec!["wire".to_owned()], programs }),
+        ..Command::default()
+    };
+    let execution = ended(wasm.create(spec).await?.run(command).await?)?;
+    let start = &execution.isolation.start;
+    ensure!((*start == Start::Warm) == waiting, "another start than asked for: {start:?}");
     Ok(())
 }
 

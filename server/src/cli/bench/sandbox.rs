@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use assay_sandbox::{ImageRef, docker::Docker, native::Native};
+use assay_sandbox::{Backend, ImageRef, docker::Docker, native::Native};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio::process::Command;
@@ -18,7 +18,7 @@ use super::{
     Machine, Quantiles, Ratio,
     peers::{
         IMAGE, bare, bwrap, docker_exec, docker_exec_api, docker_run, docker_run_pytest, in_docker,
-        in_native, nsjail, pytest, sandlock, write_repository,
+        in_native, nsjail, pytest, sandlock, wasm_python, write_repository,
     },
     quantiles,
 };
@@ -47,10 +47,12 @@ enum Subject {
     PytestCold,
     PytestWarm,
     PytestDocker,
+    WasmCold,
+    WasmWarm,
 }
 
 /// Name, what it says to people, whether it is slow.
-const SUBJECTS: [(Subject, &str, &str, bool); 14] = [
+const SUBJECTS: [(Subject, &str, &str, bool); 16] = [
     (Subject::ForkExec, "fork_exec", "fork and exec of /bin/true", false),
     (Subject::Bwrap, "bwrap", "bubblewrap", false),
     (Subject::Nsjail, "nsjail", "nsjail", false),
@@ -65,6 +67,8 @@ const SUBJECTS: [(Subject, &str, &str, bool); 14] = [
     (Subject::PytestCold, "pytest_cold", "one pytest file: native, python executed", true),
     (Subject::PytestWarm, "pytest_warm", "one pytest file: native, warm python", false),
     (Subject::PytestDocker, "pytest_docker", "one pytest file: docker, warm python", false),
+    (Subject::WasmCold, "wasm_cold", "one function: wasm, python started", true),
+    (Subject::WasmWarm, "wasm_warm", "one function: wasm, waiting python", false),
 ];
 
 /// What the subjects need.
@@ -73,6 +77,7 @@ struct Stage {
     native: Native,
     cold: Native,
     docker: Option<Docker>,
+    wasm: Option<(Box<dyn Backend>, ImageRef)>,
     /// A container for `docker exec`, removed with this.
     container: Option<String>,
     nsjail: PathBuf,
@@ -96,6 +101,7 @@ impl Stage {
             native: machine::native(cache, |_| {}).not_done()?,
             cold: machine::native(cache, |config| config.ahead = false).not_done()?,
             docker,
+            wasm: wasm(cache).not_done()?,
             container,
             nsjail: cache.join("peers/nsjail"),
             sandlock: cache.join("peers/bin/sandlock"),
@@ -124,6 +130,12 @@ impl Stage {
             Subject::PytestDocker => {
                 pytest(self.docker()?, ImageRef::Docker(IMAGE.to_owned()), true).await
             }
+            Subject::WasmCold | Subject::WasmWarm => match &self.wasm {
+                Some((wasm, image)) => {
+                    wasm_python(&**wasm, image.clone(), subject == Subject::WasmWarm).await
+                }
+                None => anyhow::bail!("no Python for WASI here; run `make wasm`"),
+            },
         }
     }
 
@@ -136,6 +148,19 @@ impl Stage {
             let _ = docker(&["rm", "-f", container]).await;
         }
     }
+}
+
+/// The wasm backend and its Python, where both are here.
+#[cfg(feature = "wasm")]
+fn wasm(cache: &std::path::Path) -> anyhow::Result<Option<(Box<dyn Backend>, ImageRef)>> {
+    use crate::wasm::{WasmImage, start};
+    let Some(found) = WasmImage::find(cache, "python")? else { return Ok(None) };
+    Ok(Some((Box::new(start(cache, |_| {})?), found.image())))
+}
+
+#[cfg(not(feature = "wasm"))]
+fn wasm(_: &std::path::Path) -> anyhow::Result<Option<(Box<dyn Backend>, ImageRef)>> {
+    Ok(None)
 }
 
 /// Starts a container that waits.

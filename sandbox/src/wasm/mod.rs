@@ -1,0 +1,187 @@
+//! The `wasm` backend: programs for WASI preview 1 in this process, through wasmtime.
+//!
+//! A program can do arithmetic in its own memory and call what [`wasi`] gives it, nothing else: no
+//! system call, process, socket or file of the host is in its reach. Its tree is in memory ([`fs`]).
+//! Instructions are counted, and clocks, randomness and the order of folders are the same in every
+//! run, so that two runs of a program cost the same to the instruction. Python commands begin as
+//! copies of an interpreter that is up ([`interpreter`]).
+//!
+//! One thread per run; limits are looked at every few milliseconds (wasmtime's epochs) and in host
+//! calls that could take long.
+
+mod engine;
+mod fs;
+mod interpreter;
+mod run;
+mod tree;
+mod wasi;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+use wasmtime::InstancePre;
+
+use self::{engine::Compiler, interpreter::Interpreter, run::WasmSandbox, wasi::Host};
+use crate::{Backend, BackendError, BackendResult, ImageRef, Sandbox, SandboxId, SandboxSpec};
+
+const NAME: &str = "wasm";
+/// Programs of work trees that stay compiled.
+const MAX_MODULES: usize = 32;
+
+/// How a [`Wasm`] backend is set up.
+#[derive(Clone, Debug)]
+pub struct WasmConfig {
+    /// Where compiled interpreters are kept. A folder that this user alone can write to: what lies
+    /// there is executed.
+    pub state_dir: PathBuf,
+    /// Most sandboxes at the same time; further ones wait.
+    pub max_sandboxes: u32,
+    /// How many interpreters wait for a command, for each kind of command that was seen lately.
+    pub ahead: u32,
+    /// Most bytes of a program that a work tree brings.
+    pub max_module_bytes: u64,
+}
+
+impl WasmConfig {
+    /// Returns the defaults: 128 sandboxes, 8 waiting interpreters, modules of 4 MiB.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            max_sandboxes: 128,
+            ahead: 8,
+            max_module_bytes: 4 << 20,
+        }
+    }
+}
+
+/// The backend. Clones share everything.
+#[derive(Clone)]
+pub struct Wasm {
+    inner: Arc<Inner>,
+}
+
+type Loading = Arc<OnceLock<Result<Arc<Interpreter>, String>>>;
+
+struct Inner {
+    config: WasmConfig,
+    compiler: Arc<Compiler>,
+    permits: Arc<Semaphore>,
+    interpreters: Mutex<HashMap<PathBuf, Loading>>,
+    /// Compiled programs by the digest of their bytes, the one used last at the end.
+    modules: Mutex<Vec<([u8; 32], InstancePre<Host>)>>,
+}
+
+impl Wasm {
+    /// Makes an engine. Nothing is compiled yet.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Io`] when this machine gives no room for the memories of so many sandboxes.
+    pub fn start(config: WasmConfig) -> BackendResult<Self> {
+        // Room for copies that wait and for one that is being made, for as many kinds as are kept.
+        let ahead = interpreter::MAX_SNAPSHOTS as u32 * (config.ahead + 1);
+        let slots = config.max_sandboxes.saturating_add(ahead);
+        let compiler = Compiler::new(&config.state_dir, slots).map_err(run::failed)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                permits: Arc::new(Semaphore::new(config.max_sandboxes as usize)),
+                compiler: Arc::new(compiler),
+                interpreters: Mutex::default(),
+                modules: Mutex::default(),
+                config,
+            }),
+        })
+    }
+
+    /// Makes an image ready before the first sandbox asks for it. Compiles it where nobody did
+    /// before: that takes half a minute.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::ImageNotFound`], or [`BackendError::Spec`] when it is no interpreter.
+    pub fn load(&self, image: &ImageRef) -> BackendResult<()> {
+        self.inner.interpreter(image).map(|_| ())
+    }
+}
+
+impl fmt::Debug for Wasm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wasm").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for Wasm {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> BackendResult<Box<dyn Sandbox>> {
+        crate::spec::check(&spec)?;
+        self.inner.module_of(&spec.image)?;
+        let permit = Arc::clone(&self.inner.permits).acquire_owned().await;
+        let permit = permit
+            .map_err(|_| BackendError::Gone { backend: NAME, what: "it was closed".into() })?;
+        let inner = Arc::clone(&self.inner);
+        Ok(Box::new(WasmSandbox { id: SandboxId::generate(), inner, spec, permit }))
+    }
+}
+
+impl Inner {
+    /// Returns the file of an image.
+    fn module_of<'i>(&self, image: &'i ImageRef) -> BackendResult<&'i PathBuf> {
+        match image {
+            ImageRef::Wasm { module, .. } if module.is_file() => Ok(module),
+            ImageRef::Wasm { module, .. } => {
+                Err(BackendError::ImageNotFound(module.display().to_string()))
+            }
+            ImageRef::Rootfs { .. } | ImageRef::Docker(_) => Err(BackendError::Unsupported {
+                backend: NAME,
+                what: "run a root filesystem; name a WebAssembly module".into(),
+            }),
+        }
+    }
+
+    fn interpreter(&self, image: &ImageRef) -> BackendResult<Arc<Interpreter>> {
+        let file = self.module_of(image)?;
+        let loading = {
+            let mut all = self.interpreters.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(file.clone()).or_default())
+        };
+        let loaded = loading.get_or_init(|| {
+            let wasm = std::fs::read(file).map_err(|error| error.to_string())?;
+            let pre = self.compiler.load(&wasm).map_err(|error| format!("{error:#}"))?;
+            let ahead = self.config.ahead as usize;
+            Ok(Arc::new(Interpreter::new(Arc::clone(&self.compiler), pre, ahead)))
+        });
+        loaded.clone().map_err(|why| BackendError::Spec(format!("image {}: {why}", file.display())))
+    }
+
+    /// Compiles a program of a work tree, or finds it compiled.
+    fn module(&self, wasm: &[u8]) -> Result<InstancePre<Host>, String> {
+        let digest: [u8; 32] = Sha256::digest(wasm).into();
+        let lock = || self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut modules = lock();
+        if let Some(at) = modules.iter().position(|(known, _)| *known == digest) {
+            let known = modules.remove(at);
+            modules.push(known.clone());
+            return Ok(known.1);
+        }
+        drop(modules);
+        let module = self.compiler.compile(wasm).map_err(|error| format!("{error:#}"))?;
+        let mut modules = lock();
+        if modules.len() >= MAX_MODULES {
+            modules.remove(0);
+        }
+        modules.push((digest, module.clone()));
+        Ok(module)
+    }
+}
