@@ -128,7 +128,7 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
             let why = format!("{step}: {}", io::Error::from_raw_os_error(errno));
             Err((why, Some(Instant::now() + AGAIN)))
         }
-        Report::Done(_) => return Err(gone("slot gave another answer")),
+        Report::Done(_) | Report::Reply(..) => return Err(gone("slot gave another answer")),
     };
     busy.running = false;
     Ok(started.map_err(|(why, until)| {
@@ -172,7 +172,8 @@ fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
     };
     let message = job::encode_interpreter(number, image, options, env, warm, mount.is_some());
     let fds = mount.iter().map(AsFd::as_fd).collect();
-    run::send(slot, message, fds).map_err(|e| gone(&format!("slot takes no request: {e}")))
+    run::send(slot.socket.get_ref(), message, fds)
+        .map_err(|e| gone(&format!("slot takes no request: {e}")))
 }
 
 /// Returns which modules the layers provide. Directories are looked through once.

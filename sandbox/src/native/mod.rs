@@ -12,8 +12,12 @@
 //! spawner, slots and sandboxes along.
 
 mod cgroup;
+mod errand;
+mod freeze;
+mod init;
 mod instance;
 mod job;
+mod keep;
 mod lending;
 mod lineage;
 mod output;
@@ -21,11 +25,13 @@ mod pool;
 mod probe;
 mod run;
 mod seccomp;
+mod session;
 mod setup;
 mod shared;
 mod slot;
 mod spawner;
 mod sys;
+mod talk;
 mod warm;
 mod watch;
 mod wire;
@@ -44,6 +50,7 @@ use self::{
     instance::Instance,
     pool::{Busy, Inner, Slot},
     run::NativeSandbox,
+    session::NativeSession,
 };
 pub use self::{
     probe::{Finding, probe},
@@ -51,6 +58,7 @@ pub use self::{
 };
 use crate::{
     Backend, BackendError, BackendResult, ImageRef, Layer, Sandbox, SandboxId, SandboxSpec,
+    Session, SessionSpec,
 };
 
 /// How a [`Native`] backend is set up.
@@ -133,26 +141,33 @@ impl Backend for Native {
     }
 
     async fn create(&self, spec: SandboxSpec) -> BackendResult<Box<dyn Sandbox>> {
-        let image = check_spec(&spec)?;
+        let (image, busy, mounts) = self.place(&spec).await?;
+        Ok(Box::new(NativeSandbox { id: SandboxId::generate(), busy, mounts, image, spec }))
+    }
+
+    async fn open(&self, spec: SessionSpec) -> BackendResult<Box<dyn Session>> {
+        let (image, busy, mounts) = self.place(&spec.sandbox).await?;
+        Ok(Box::new(NativeSession::open(spec, &image, busy, mounts).await?))
+    }
+}
+
+impl Native {
+    /// Finds a slot for a sandbox. Returns with it the image's directory and, for a service that is
+    /// root, the mounts that the sandbox is built on.
+    async fn place(
+        &self,
+        spec: &SandboxSpec,
+    ) -> BackendResult<(PathBuf, Busy, Option<Vec<OwnedFd>>)> {
+        let image = check_spec(spec)?;
         let permit = Arc::clone(&self.inner.permits)
             .acquire_owned()
             .await
             .map_err(|e| failed("wait for a free sandbox", io::Error::other(e)))?;
         let slot = self.inner.slot().await?;
-        let mounts = open_mounts(&slot, &image, &spec);
-        let busy = Busy {
-            inner: Arc::clone(&self.inner),
-            slot: Some(slot),
-            running: false,
-            _permit: permit,
-        };
-        Ok(Box::new(NativeSandbox {
-            id: SandboxId::generate(),
-            busy,
-            mounts: mounts?,
-            image,
-            spec,
-        }))
+        let mounts = open_mounts(&slot, &image, spec);
+        let inner = Arc::clone(&self.inner);
+        let busy = Busy { inner, slot: Some(slot), running: false, _permit: permit };
+        Ok((image, busy, mounts?))
     }
 }
 
@@ -163,6 +178,7 @@ pub(crate) fn decode_anything(bytes: &[u8]) {
     if let Some(report) = job::Report::decode(bytes) {
         assert_eq!(job::Report::decode(&report.encode()), Some(report));
     }
+    let _ = talk::Ask::decode(bytes);
     let _ = warm::said(bytes);
     let _ = spawner::decode_slot(bytes);
 }

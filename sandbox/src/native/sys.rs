@@ -105,6 +105,29 @@ pub(super) fn wait_any() -> Option<(i32, i32)> {
     }
 }
 
+/// Returns a descriptor, `least` or above, that is readable when a child of this process has ended.
+pub(super) fn child_signals(least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the set is plain old data, initialised before use, and outlives the calls; the kernel
+    // makes the descriptors for us, and the first is closed when its owner is dropped.
+    unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()).into())?;
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        let fd = check(libc::signalfd(-1, &raw const set, flags).into())?;
+        let first = OwnedFd::from_raw_fd(fd as RawFd);
+        Ok(rustix::io::fcntl_dupfd_cloexec(&first, least)?)
+    }
+}
+
+/// Sends `signal` to the process group `group`; to every process that this one may signal but
+/// itself, where that is 1.
+pub(super) fn signal_group(group: i32, signal: i32) {
+    // SAFETY: sends a signal, touches no memory.
+    unsafe { libc::kill(-group, signal) };
+}
+
 /// Ends the process at once, without running anything of the standard library's.
 pub(super) fn exit_now(status: i32) -> ! {
     // SAFETY: always sound; nothing of this process is used afterwards.
@@ -341,8 +364,14 @@ pub(super) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 
 /// Closes every descriptor of a process that will use none any more.
 pub(super) fn close_everything() {
-    // SAFETY: the caller (pid 1 of a sandbox, which waits and exits) uses no descriptor afterwards.
-    unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+    close_range(0, u32::MAX);
+}
+
+/// Closes the descriptors from `first` to `last`.
+pub(super) fn close_range(first: u32, last: u32) {
+    // SAFETY: the caller (pid 1 of a sandbox) uses none of them afterwards: whatever it needs it has
+    // moved elsewhere, and it ends without dropping what it inherited.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
 /// Strings in the form that `execve` takes them.
