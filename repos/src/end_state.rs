@@ -232,13 +232,18 @@ fn push_hunks(patch: &mut String, before: &str, after: &str, budget: &mut u64) {
     let split = |text| -> Vec<&str> { str::split_inclusive(text, '\n').collect() };
     let (before, after) = (split(before), split(after));
     for group in group_diff_ops(ops(&before, &after, budget), CONTEXT) {
-        let (Some(first), Some(last)) = (group.first(), group.last()) else { continue };
-        let range = |from: usize, to: usize| {
-            // With no lines, the one before it.
-            format!("{},{}", if to > from { from + 1 } else { from }, to - from)
+        // Of a deletion, `similar` 2.7 may say the wrong place in the text after, so lines are
+        // counted here; a group without equal lines before its changes is at the start.
+        let (old_at, new_at) = match group.first() {
+            Some(DiffOp::Equal { old_index, new_index, .. }) => (*old_index, *new_index),
+            _ => (0, 0),
         };
-        let old = range(first.old_range().start, last.old_range().end);
-        let new = range(first.new_range().start, last.new_range().end);
+        let range = |at: usize, lines: usize| {
+            // With no lines, the one before it.
+            format!("{},{lines}", if lines > 0 { at + 1 } else { at })
+        };
+        let old = range(old_at, group.iter().map(|op| op.old_range().len()).sum());
+        let new = range(new_at, group.iter().map(|op| op.new_range().len()).sum());
         let _ = writeln!(patch, "@@ -{old} +{new} @@");
         for op in group {
             match op {

@@ -34,6 +34,9 @@ pub trait Session: std::fmt::Debug + Send + Sync {
     /// Returns how it is confined, as far as this host allows.
     fn isolation(&self) -> Isolation;
 
+    /// Returns why it has no process any more, if that is so.
+    fn over(&self) -> Option<Over>;
+
     /// Starts a command beside those that run. It is killed when it has run for `wall`.
     ///
     /// Where no further process can be made, because earlier commands left as many as there may

@@ -49,8 +49,8 @@ const IN_PIPES: usize = 1 << 20;
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 /// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
-/// What records may take beyond the bytes of the files in them.
-const RECORDS: u64 = 64 << 20;
+/// Most bytes of a file's record beside its content: its path, for the most part.
+const RECORD: u64 = 4200;
 
 /// A session that a slot keeps.
 pub(super) struct NativeSession {
@@ -300,6 +300,10 @@ impl Session for NativeSession {
         }
     }
 
+    fn over(&self) -> Option<Over> {
+        self.link.lock().over
+    }
+
     async fn start(
         &self,
         command: Command,
@@ -376,7 +380,10 @@ impl Session for NativeSession {
     async fn snapshot(&self) -> Result<Snapshot, SessionError> {
         let file = tempfile::tempfile_in(&self.state_dir)
             .map_err(|e| failed("make a file for a snapshot", e))?;
-        let most = self.limits.disk_bytes.saturating_add(RECORDS);
+        let Limits { disk_bytes, inodes, .. } = self.limits;
+        // Files come in pieces, each with a few bytes before it.
+        let most = disk_bytes.saturating_add(disk_bytes / 64).saturating_add(1 << 20);
+        let most = most.saturating_add(inodes.saturating_mul(RECORD));
         match self.link.ask(&Ask::Freeze { most }, vec![file.as_fd()]).await? {
             Reply::Done => Ok(Snapshot::new(file).map_err(|e| failed("look at a snapshot", e))?),
             Reply::Refused { errno, what } => {

@@ -328,6 +328,7 @@ async fn what_is_paused_stands_still() {
     let Some(native) = native() else { return };
     let session = open(&native, spec()).await;
     text(&*session, "while :; do echo x >> log; sleep 0.01; done > /dev/null 2>&1 &").await;
+    text(&*session, "while [ ! -s log ]; do sleep 0.01; done").await;
     match session.pause().await {
         Err(SessionError::Backend(assay_sandbox::BackendError::Unsupported { .. })) => {
             println!("skipped: no v2 control group of ours here");
