@@ -30,8 +30,8 @@ mod episode;
 
 pub use backends::{Backends, ResolveError, Resolved};
 pub use episode::{
-    Ended, Episode, EpisodeConfig, EpisodeError, EpisodeId, Episodes, Follow, Opening, Order, Runs,
-    StepEnd, StepEvent, StepId, Submitted,
+    Ended, Episode, EpisodeConfig, EpisodeError, EpisodeId, Episodes, Follow, MAX_SHELL_BYTES,
+    Opening, Order, Runs, StepEnd, StepEvent, StepId, Submitted,
 };
 pub use evaluator::{Evaluator, Job, Prepared, Verdict};
 pub use fleet::{Fleet, FleetConfig, FleetHandle, Rewards, WaitError};

@@ -30,6 +30,7 @@ pub use self::{
         Submitted,
     },
     place::Episode,
+    shell::MAX_SHELL_BYTES,
     step::{Follow, StepEvent},
 };
 use crate::{FleetHandle, evaluator::Workplace};
@@ -86,7 +87,7 @@ impl Episodes {
             }
             for episode in self.open_ones() {
                 match episode.look(Instant::now()) {
-                    None => self.remember(&episode, Ended::Lease),
+                    None => self.remember(&episode, episode.why_forgotten()),
                     // Its sandbox has a lease, too, so that it ends with us.
                     Some(beat) => drop(tokio::spawn(beat)),
                 }

@@ -208,6 +208,7 @@ pub enum EpisodeError {
         why.map_or("it was never opened, or the service started anew since", |why| match why {
             Ended::Lease => "its lease ran out",
             Ended::Stopped => "the service stopped",
+            Ended::Submitted => "it was submitted",
             _ => "it was closed",
         })
     )]

@@ -15,7 +15,7 @@ use tokio::{sync::OnceCell, task::AbortHandle, time::Instant};
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    EpisodeError, EpisodeId, Opening, Order, Runs, StepEnd, StepId, Submitted,
+    Ended, EpisodeError, EpisodeId, Opening, Order, Runs, StepEnd, StepId, Submitted,
     shell::{self, ShellState},
     step::{Follow, Step, StepEvent},
     submit::{HandedIn, changes},
@@ -330,6 +330,11 @@ impl Episode {
                 let _ = session.heartbeat().await;
             }
         })
+    }
+
+    /// Why it is forgotten when nobody calls it.
+    pub(super) fn why_forgotten(&self) -> Ended {
+        if self.lock().is_handed_in { Ended::Submitted } else { Ended::Lease }
     }
 
     /// Whether it is what this would open.

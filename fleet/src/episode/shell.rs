@@ -14,8 +14,8 @@ use assay_sandbox::{Capture, Channel, ChannelEnd, Command};
 
 use crate::evaluator::environment;
 
-/// Most bytes of a command: the kernel takes an argument of 128 KiB.
-pub(crate) const MAX_COMMAND: usize = 100_000;
+/// Most bytes of a shell command: the kernel takes an argument of 128 KiB.
+pub const MAX_SHELL_BYTES: usize = 100_000;
 /// Most bytes of a state.
 const MAX_STATE: usize = 1 << 20;
 
