@@ -108,7 +108,7 @@ pub(super) fn keep(
 impl Keeper<'_> {
     /// Waits for what comes next, and sees to it.
     fn step(&mut self) -> Result<Step, StepError> {
-        let looks = self.alive && !self.paused;
+        let looks = self.alive;
         let most = if looks { self.watch.next_look() } else { Duration::from_secs(3600) };
         let left = Duration::from_nanos(self.lease_left_ns());
         let timeout = most.min(left);
