@@ -2,10 +2,11 @@
 //!
 //! [`Episodes`] holds those that are open, by the ids that clients chose. Each has a session of a
 //! backend (`place.rs`), a shell whose state outlives its commands (`shell.rs`), steps that are done
-//! once each (`step.rs`) and an end state that becomes an evaluation like any other (`submit.rs`).
+//! once each (`step.rs`, `driver.rs`) and an end state that becomes an evaluation like any other (`submit.rs`).
 //! Open episodes live in memory: they end with the service, and their sandboxes with them. A
 //! submitted one is in the journal.
 
+mod driver;
 mod model;
 mod place;
 mod shell;

@@ -7,20 +7,18 @@ use std::{
     time::Duration,
 };
 
-use assay_repos::Revision;
-use assay_sandbox::{
-    Capture, Command, Event, Process, Session, SessionError, SessionSpec, Snapshot,
-};
+use assay_sandbox::{Session, SessionSpec, Snapshot};
 use tokio::{sync::OnceCell, task::AbortHandle, time::Instant};
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    Ended, EpisodeError, EpisodeId, Opening, Order, Runs, StepEnd, StepId, Submitted,
-    shell::{self, ShellState},
+    Ended, EpisodeError, EpisodeId, Opening, Order, StepId, Submitted,
+    driver::Driver,
+    shell::ShellState,
     step::{Follow, Step, StepEvent},
-    submit::{HandedIn, changes},
+    submit::HandedIn,
 };
-use crate::evaluator::{Workplace, environment};
+use crate::evaluator::Workplace;
 
 /// Output of steps that is kept for those who ask again. Beyond, the oldest is forgotten.
 const KEPT_BYTES: usize = 64 << 20;
@@ -337,6 +335,21 @@ impl Episode {
         if self.lock().is_handed_in { Ended::Submitted } else { Ended::Lease }
     }
 
+    /// Notes that its step ended, and the shell that it left.
+    pub(super) fn step_ended(&self, shell: Option<ShellState>) {
+        let mut state = self.lock();
+        state.touched = Instant::now();
+        state.running = None;
+        if let Some(shell) = shell {
+            state.shell = shell;
+        }
+    }
+
+    /// Forgets the output of the oldest steps when there is too much.
+    pub(super) fn forget(&self) {
+        self.lock().forget();
+    }
+
     /// Whether it is what this would open.
     pub(super) fn is(&self, opening: &Opening, from: Option<&Origin>) -> bool {
         self.opening == *opening && self.parent.as_ref() == from.map(|from| &from.parent)
@@ -353,7 +366,6 @@ impl State {
         session.ok_or(EpisodeError::Submitted)
     }
 
-    /// Forgets the output of the oldest steps when there is too much.
     fn forget(&mut self) {
         let steps = self.order.iter().rev().filter_map(|id| self.steps.get(id));
         let mut kept = 0;
@@ -363,146 +375,5 @@ impl State {
                 step.forget();
             }
         }
-    }
-}
-
-/// Does one step.
-struct Driver {
-    episode: Arc<Episode>,
-    step: Arc<Step>,
-}
-
-impl Driver {
-    async fn run(self, session: Arc<dyn Session>, shell: ShellState) {
-        let started = Instant::now();
-        let done = self.drive(&*session, &shell, started).await;
-        if self.step.order.score
-            && let Ok(patch) = self.patch(&*session).await
-        {
-            let _ = self.step.patch.set(patch);
-        }
-        {
-            let mut state = self.episode.lock();
-            state.touched = Instant::now();
-            state.running = None;
-            if let Ok((_, Some(shell))) = &done {
-                state.shell = shell.clone();
-            }
-        }
-        self.step.push(match done {
-            Ok((end, _)) => StepEvent::Ended(Arc::new(end)),
-            Err(error) => StepEvent::Lost(error.to_string().into()),
-        });
-        self.episode.lock().forget();
-    }
-
-    /// Runs its command. Returns its end, and the shell that it left.
-    async fn drive(
-        &self,
-        session: &dyn Session,
-        shell: &ShellState,
-        started: Instant,
-    ) -> Result<(StepEnd, Option<ShellState>), SessionError> {
-        let order = &self.step.order;
-        let (mut command, feed) = match &order.runs {
-            Runs::Program(argv) => {
-                let (argv, env) = (argv.clone(), environment());
-                (Command { argv, env, ..Command::default() }, None)
-            }
-            Runs::Shell(script) => {
-                let made = shell::command(script, shell);
-                let (command, feed) = made.map_err(|source| {
-                    let what = "make a pipe for a shell".to_owned();
-                    assay_sandbox::BackendError::Io { what, source }
-                })?;
-                (command, Some(feed))
-            }
-        };
-        command.stdin = Arc::clone(&order.stdin);
-        let wall = order.wall.unwrap_or(self.episode.opening.step_wall);
-        let over = |error: SessionError| match error {
-            // What the agent did to its sandbox is how its step ended.
-            SessionError::Over(over) => Ok((self.end(Err(over), started), None)),
-            error => Err(error),
-        };
-        let process = match session.start(command, wall).await {
-            Ok(process) => process,
-            Err(error) => return over(error),
-        };
-        self.step.set_process(process.number());
-        let feed = async {
-            if let Some(feed) = feed {
-                feed.await;
-            }
-            std::future::pending::<()>().await;
-        };
-        let ended = tokio::select! {
-            ended = self.follow(process) => ended,
-            () = feed => unreachable!("it never ends"),
-        };
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(error) => return over(error),
-        };
-        let left = match order.runs {
-            Runs::Shell(_) => shell::state_of(&ended.channels),
-            Runs::Program(_) => None,
-        };
-        let end = StepEnd {
-            stdout: ended.stdout,
-            stderr: ended.stderr,
-            wall: ended.wall,
-            cpu: ended.cpu,
-            cleared: ended.cleared,
-            shell_kept: left.is_some(),
-            ..self.end(Ok(ended.termination), started)
-        };
-        Ok((end, left))
-    }
-
-    async fn follow(
-        &self,
-        mut process: Box<dyn Process>,
-    ) -> Result<assay_sandbox::Ended, SessionError> {
-        loop {
-            match process.next().await? {
-                Event::Output(stream, bytes) => {
-                    self.step.push(StepEvent::Output(stream, bytes.into()));
-                }
-                Event::Ended(ended) => return Ok(*ended),
-            }
-        }
-    }
-
-    fn end(
-        &self,
-        termination: Result<assay_sandbox::Termination, assay_sandbox::Over>,
-        started: Instant,
-    ) -> StepEnd {
-        StepEnd {
-            termination,
-            stdout: Capture::default(),
-            stderr: Capture::default(),
-            wall: started.elapsed(),
-            cpu: Duration::ZERO,
-            cleared: false,
-            shell_kept: false,
-            steps_left: self.episode.steps_left(),
-        }
-    }
-
-    /// Returns the state that the step left, as a diff.
-    async fn patch(&self, session: &dyn Session) -> Result<String, EpisodeError> {
-        let snapshot = session.snapshot().await?;
-        let Workplace { task, revision, .. } = &self.episode.workplace;
-        let revision: Revision = revision.clone();
-        Ok(changes(Arc::clone(task), revision, snapshot).await?.patch)
-    }
-}
-
-/// However it ends, whoever follows the step is told.
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.step.push(StepEvent::Lost("the step was broken off".into()));
     }
 }

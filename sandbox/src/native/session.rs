@@ -1,54 +1,38 @@
-//! Our end of a session: asks to the slot, answers to whoever asked, output to whoever reads it.
+//! Our end of a session: what is asked of it.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    fmt,
-    future::poll_fn,
-    io,
+    fmt, io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::{
     io::AsyncReadExt as _,
-    net::unix::pipe,
     sync::{oneshot, watch},
-    task::AbortHandle,
-    time::Instant,
 };
-use tracing::debug;
 
 use super::{
     failed, gone,
     job::{self, Done, Report},
+    link::{Link, route},
     pool::{Busy, receive_report},
+    process::{self, NativeProcess},
     run,
-    talk::{self, Ask, End, Reply},
+    talk::{Ask, Reply},
 };
 use crate::{
-    BackendError, BackendResult, ChannelEnd, Command, Ended, Event, Isolation, LimitKind, Limits,
-    Over, Process, SandboxId, Session, SessionError, SessionSpec, Snapshot, Start, Stream,
-    Termination, Usage, collect::Collector,
+    BackendError, BackendResult, Command, Isolation, Limits, Over, Process, SandboxId, Session,
+    SessionError, SessionSpec, Snapshot, Start, Usage,
 };
 
 /// Most commands of a session at a time.
 const COMMANDS: usize = 32;
-/// Pipes of ended commands that are still drained, so that what they left running may write on.
-const LEFT_OPEN: usize = 32;
-/// What a command may have in its pipes when it has ended.
-const IN_PIPES: usize = 1 << 20;
-/// Longer than any command runs, and short enough to be added to any time.
-const FOREVER: Duration = Duration::from_secs(1 << 30);
-/// Bytes read at a time.
-const CHUNK: usize = 64 << 10;
 /// Most bytes of a file's record beside its content: its path, for the most part.
 const RECORD: u64 = 4200;
 
@@ -68,34 +52,6 @@ impl fmt::Debug for NativeSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NativeSession").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// What a session and its processes share. When the last of them is gone, so is the session.
-#[derive(Debug)]
-struct Link {
-    socket: OwnedFd,
-    state: Mutex<LinkState>,
-    /// Dropped with this.
-    _used: oneshot::Sender<()>,
-}
-
-#[derive(Debug, Default)]
-struct LinkState {
-    last: u64,
-    waiting: HashMap<u64, Waiting>,
-    over: Option<Over>,
-    /// Whether there is no slot behind it any more.
-    closed: bool,
-    running: usize,
-    left_open: VecDeque<AbortHandle>,
-}
-
-/// Somebody who waits for an answer.
-#[derive(Debug)]
-struct Waiting {
-    tell: oneshot::Sender<Reply>,
-    /// Whether it is the end of a command, which never comes when all is over.
-    for_end: bool,
 }
 
 impl NativeSession {
@@ -133,7 +89,7 @@ impl NativeSession {
         }
         let id = SandboxId::generate();
         let (used, unused) = oneshot::channel();
-        let link = Arc::new(Link { socket, state: Mutex::default(), _used: used });
+        let link = Arc::new(Link::new(socket, used));
         let (told, done) = watch::channel(None);
         let runtime = busy.inner.runtime.clone();
         let state_dir = busy.inner.config.state_dir.clone();
@@ -141,12 +97,6 @@ impl NativeSession {
         runtime.spawn(route(id, busy, Arc::downgrade(&link), unused, told));
         let (workdir, limits) = (spec.sandbox.workdir, spec.sandbox.limits);
         Ok(Self { id, link, done, workdir, limits, fallbacks, state_dir })
-    }
-
-    /// Opens a pipe whose end of ours is for tokio.
-    fn pipe() -> Result<(OwnedFd, OwnedFd), SessionError> {
-        let pipe = pipe_with(PipeFlags::CLOEXEC);
-        Ok(pipe.map_err(|e| failed("make a pipe", e.into()))?)
     }
 
     fn inside(&self, path: &Path) -> Result<PathBuf, SessionError> {
@@ -157,132 +107,6 @@ impl NativeSession {
             return Err(file_error(path, what, io::ErrorKind::InvalidInput));
         }
         Ok(inside)
-    }
-}
-
-/// Hands answers to those who asked, until the session is freed.
-async fn route(
-    id: SandboxId,
-    mut busy: Busy,
-    link: std::sync::Weak<Link>,
-    mut unused: oneshot::Receiver<()>,
-    told: watch::Sender<Option<Result<Done, String>>>,
-) {
-    // A slot that can't be heard is given up with what it does.
-    let mut is_heard = true;
-    let done = loop {
-        let Ok(slot) = busy.slot() else { return };
-        let report = tokio::select! {
-            report = receive_report(slot) => report,
-            // Nobody can ask for anything any more. Dropping it kills the session.
-            _ = &mut unused => return drop(busy),
-        };
-        match report {
-            Ok(Report::Reply(number, reply)) => {
-                let Some(link) = link.upgrade() else { continue };
-                let mut state = link.lock();
-                match reply {
-                    Reply::Over(over) => {
-                        debug!(sandbox_id = %id, ?over, "session over");
-                        state.over = Some(over);
-                        state.waiting.retain(|_, waiting| !waiting.for_end);
-                    }
-                    reply => {
-                        if let Some(waiting) = state.waiting.remove(&number) {
-                            let _ = waiting.tell.send(reply);
-                        }
-                    }
-                }
-            }
-            Ok(Report::Done(done)) => break Ok(done),
-            Ok(Report::Failed { step, errno }) => {
-                break Err(format!("{step}: {}", io::Error::from_raw_os_error(errno)));
-            }
-            Ok(Report::Interpreter(_)) => break Err("slot gave another answer".to_owned()),
-            Err(e) => {
-                is_heard = false;
-                break Err(format!("slot: {e}"));
-            }
-        }
-    };
-    busy.running = !is_heard;
-    if let Some(link) = link.upgrade() {
-        let mut state = link.lock();
-        state.closed = true;
-        state.waiting.clear();
-    }
-    drop(busy);
-    told.send_replace(Some(done));
-}
-
-impl Link {
-    fn lock(&self) -> MutexGuard<'_, LinkState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why there is no answer.
-    fn lost(&self) -> SessionError {
-        match self.lock().over {
-            Some(over) => SessionError::Over(over),
-            None => gone("the slot of a session died").into(),
-        }
-    }
-
-    fn send(
-        &self,
-        for_end: bool,
-        message: impl FnOnce(u64) -> Vec<u8>,
-        fds: Vec<BorrowedFd<'_>>,
-    ) -> Result<(u64, oneshot::Receiver<Reply>), SessionError> {
-        let (tell, answer) = oneshot::channel();
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            return Err(self.lost());
-        }
-        state.last += 1;
-        let number = state.last;
-        state.waiting.insert(number, Waiting { tell, for_end });
-        // In order of their numbers.
-        let sent = run::send(&self.socket, message(number), fds);
-        if sent.is_err() {
-            state.waiting.remove(&number);
-        }
-        drop(state);
-        sent.map_err(|e| gone(&format!("slot takes no ask: {e}")))?;
-        Ok((number, answer))
-    }
-
-    async fn ask(&self, ask: &Ask<'_>, fds: Vec<BorrowedFd<'_>>) -> Result<Reply, SessionError> {
-        let (_, answer) = self.send(false, |number| ask.encode(number), fds)?;
-        self.understand(answer.await)
-    }
-
-    fn understand(
-        &self,
-        answer: Result<Reply, oneshot::error::RecvError>,
-    ) -> Result<Reply, SessionError> {
-        match answer {
-            Ok(Reply::Paused) => Err(SessionError::Paused),
-            Ok(Reply::Dead) | Err(_) => Err(self.lost()),
-            Ok(reply) => Ok(reply),
-        }
-    }
-
-    /// Drains what an ended command left open, so that what it left running may go on writing.
-    fn drain(self: &Arc<Self>, pipe: pipe::Receiver) {
-        let drained = tokio::spawn(async move {
-            let mut pipe = pipe;
-            let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-        });
-        let mut state = self.lock();
-        state.left_open.push_back(drained.abort_handle());
-        state.left_open.retain(|pipe| !pipe.is_finished());
-        if state.left_open.len() > LEFT_OPEN
-            && let Some(oldest) = state.left_open.pop_front()
-        {
-            oldest.abort();
-        }
     }
 }
 
@@ -319,9 +143,9 @@ impl Session for NativeSession {
             state.running += 1;
         }
         // From here on it counts as running, until it is dropped.
-        let mut process = NativeProcess::new(Arc::clone(&self.link), wall);
-        process.connect(&command, self.limits.output_bytes)?;
-        Ok(Box::new(process))
+        let mut started = NativeProcess::new(Arc::clone(&self.link), wall);
+        started.connect(&command, self.limits.output_bytes)?;
+        Ok(Box::new(started))
     }
 
     async fn signal(&self, number: u64, signal: i32) -> Result<(), SessionError> {
@@ -335,8 +159,8 @@ impl Session for NativeSession {
         most: usize,
     ) -> Result<(Vec<u8>, u64), SessionError> {
         let inside = self.inside(path)?;
-        let (read, write) = Self::pipe()?;
-        let receiver = receiver(read)?;
+        let (read, write) = process::pipe()?;
+        let receiver = process::receiver(read)?;
         let path_bytes = inside.as_os_str().as_bytes();
         let ask = Ask::Read { path: path_bytes, offset, most: most as u64 };
         let fds = vec![write.as_fd()];
@@ -363,8 +187,8 @@ impl Session for NativeSession {
     ) -> Result<(), SessionError> {
         use tokio::io::AsyncWriteExt as _;
         let inside = self.inside(path)?;
-        let (read, write) = Self::pipe()?;
-        let mut sender = sender(write)?;
+        let (read, write) = process::pipe()?;
+        let mut sender = process::sender(write)?;
         let ask = Ask::Write { path: inside.as_os_str().as_bytes(), executable };
         let (_, answer) = self.link.send(false, |number| ask.encode(number), vec![read.as_fd()])?;
         drop(read);
@@ -447,273 +271,5 @@ fn refused(path: &Path, reply: Reply) -> SessionError {
         }
         Reply::Refused { errno, what } => failed(&what, io::Error::from_raw_os_error(errno)).into(),
         _ => gone("slot gave another answer").into(),
-    }
-}
-
-fn receiver(read: OwnedFd) -> Result<pipe::Receiver, SessionError> {
-    let made = rustix::io::ioctl_fionbio(&read, true).map_err(io::Error::from);
-    let made = made.and_then(|()| pipe::Receiver::from_owned_fd_unchecked(read));
-    Ok(made.map_err(|e| failed("watch a pipe", e))?)
-}
-
-fn sender(write: OwnedFd) -> Result<pipe::Sender, SessionError> {
-    let made = rustix::io::ioctl_fionbio(&write, true).map_err(io::Error::from);
-    let made = made.and_then(|()| pipe::Sender::from_owned_fd_unchecked(write));
-    Ok(made.map_err(|e| failed("watch a pipe", e))?)
-}
-
-/// A command of a session.
-struct NativeProcess {
-    link: Arc<Link>,
-    number: u64,
-    /// `None` before its start and after its end.
-    answer: Option<oneshot::Receiver<Reply>>,
-    started: Instant,
-    wall: Duration,
-    /// Whether it was killed because its time was up.
-    is_late: bool,
-    outputs: Outputs,
-    feeds: Option<AbortHandle>,
-    /// What is still to be told when it has ended.
-    last: VecDeque<Event>,
-}
-
-impl fmt::Debug for NativeProcess {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NativeProcess").field("number", &self.number).finish_non_exhaustive()
-    }
-}
-
-/// The pipes out of a command: stdout, stderr, collected channels.
-struct Outputs {
-    list: Vec<Output>,
-    buffer: Vec<u8>,
-}
-
-/// One pipe out of a command.
-struct Output {
-    /// `None` after its end.
-    pipe: Option<pipe::Receiver>,
-    /// How many bytes are still handed on as they come.
-    room: usize,
-    keep: Collector,
-}
-
-impl Output {
-    fn new(pipe: OwnedFd, room: usize, keep: Collector) -> Result<Self, SessionError> {
-        Ok(Self { pipe: Some(receiver(pipe)?), room, keep })
-    }
-
-    /// Reads what is there. Returns how many bytes were read, and those of them to hand on.
-    fn read(&mut self, buffer: &mut [u8]) -> Option<(usize, Vec<u8>)> {
-        let pipe = self.pipe.as_ref()?;
-        match pipe.try_read(buffer) {
-            Ok(length) if length > 0 => {
-                let (now, later) = buffer[..length].split_at(self.room.min(length));
-                self.room -= now.len();
-                self.keep.push(later);
-                Some((length, now.to_vec()))
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
-            _ => {
-                self.pipe = None;
-                None
-            }
-        }
-    }
-}
-
-impl Outputs {
-    /// Drains all pipes and waits for bytes to hand on.
-    async fn next(&mut self) -> (Stream, Vec<u8>) {
-        let Self { list, buffer } = self;
-        poll_fn(|context| {
-            for (place, output) in list.iter_mut().enumerate() {
-                while let Some(pipe) = &output.pipe {
-                    if pipe.poll_read_ready(context).is_pending() {
-                        break;
-                    }
-                    match output.read(buffer) {
-                        Some((_, bytes)) if !bytes.is_empty() => {
-                            return Poll::Ready((stream(place), bytes));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
-}
-
-/// What the pipe at this place is. Channels have no bytes to hand on.
-fn stream(place: usize) -> Stream {
-    if place == 0 { Stream::Stdout } else { Stream::Stderr }
-}
-
-impl NativeProcess {
-    fn new(link: Arc<Link>, wall: Duration) -> Self {
-        Self {
-            link,
-            number: 0,
-            answer: None,
-            started: Instant::now(),
-            wall,
-            is_late: false,
-            outputs: Outputs { list: Vec::new(), buffer: vec![0; CHUNK] },
-            feeds: None,
-            last: VecDeque::new(),
-        }
-    }
-
-    /// Makes its pipes and has it started. `bytes` of each stream are kept.
-    fn connect(&mut self, command: &Command, bytes: usize) -> Result<(), SessionError> {
-        let mut theirs = Vec::new();
-        let stdin = if command.stdin.is_empty() {
-            let null = std::fs::File::open("/dev/null").map_err(|e| failed("open /dev/null", e))?;
-            theirs.push(OwnedFd::from(null));
-            None
-        } else {
-            let (read, write) = NativeSession::pipe()?;
-            theirs.push(read);
-            Some(sender(write)?)
-        };
-        let mut collect = |room, keep| {
-            let (read, write) = NativeSession::pipe()?;
-            self.outputs.list.push(Output::new(read, room, keep)?);
-            Ok::<_, SessionError>(write)
-        };
-        for _ in 0..2 {
-            theirs.push(collect(bytes.div_ceil(2), Collector::tail_only(bytes / 2))?);
-        }
-        let mut own = Vec::new();
-        for channel in &command.channels {
-            own.push(match &channel.end {
-                ChannelEnd::Collect { max_bytes } => {
-                    theirs.push(collect(0, Collector::head_only(*max_bytes))?);
-                    None
-                }
-                ChannelEnd::Fd(fd) => Some(fd.as_fd()),
-            });
-        }
-        let (stdio, collected) = theirs.split_at(3);
-        let mut collected = collected.iter();
-        let channels = own.into_iter().filter_map(|own| own.or(collected.next().map(AsFd::as_fd)));
-        let fds = stdio.iter().map(AsFd::as_fd).chain(channels).collect();
-        let start = |number| talk::encode_start(number, command);
-        let (number, answer) = self.link.send(true, start, fds)?;
-        self.started = Instant::now();
-        (self.number, self.answer) = (number, Some(answer));
-        if let Some(mut stdin) = stdin {
-            let bytes = Arc::clone(&command.stdin);
-            let feeds = tokio::spawn(async move {
-                use tokio::io::AsyncWriteExt as _;
-                // A command that reads no more of it is no error.
-                let _ = stdin.write_all(&bytes).await;
-            });
-            self.feeds = Some(feeds.abort_handle());
-        }
-        Ok(())
-    }
-
-    /// Kills its process group. The answer comes by itself.
-    fn kill(&self) {
-        let ask = Ask::Signal { to: self.number, signal: libc::SIGKILL };
-        let _ = self.link.send(false, |number| ask.encode(number), Vec::new());
-    }
-
-    /// Notes what is in the pipes of a command that ended, and the end.
-    fn end(&mut self, end: End) {
-        let wall = self.started.elapsed();
-        let mut captures = Vec::new();
-        let Outputs { list, buffer } = &mut self.outputs;
-        for (place, mut output) in std::mem::take(list).into_iter().enumerate() {
-            let mut read = 0;
-            // What it left running may write for ever.
-            while read < IN_PIPES
-                && let Some((length, bytes)) = output.read(buffer)
-            {
-                read += length;
-                if !bytes.is_empty() {
-                    self.last.push_back(Event::Output(stream(place), bytes));
-                }
-            }
-            if let Some(pipe) = output.pipe.take() {
-                self.link.drain(pipe);
-            }
-            captures.push(output.keep.finish());
-        }
-        let status = end.wait_status;
-        let termination = if self.is_late {
-            Termination::Limit(LimitKind::Wall)
-        } else if end.out_of_memory && status != 0 {
-            Termination::Limit(LimitKind::Memory)
-        } else if libc::WIFSIGNALED(status) {
-            Termination::Signaled(libc::WTERMSIG(status))
-        } else {
-            Termination::Exited(libc::WEXITSTATUS(status))
-        };
-        let mut captures = captures.into_iter();
-        let mut capture = || captures.next().unwrap_or_default();
-        let (stdout, stderr) = (capture(), capture());
-        self.last.push_back(Event::Ended(Box::new(Ended {
-            termination,
-            stdout,
-            stderr,
-            channels: captures.collect(),
-            wall,
-            cpu: Duration::from_nanos(end.cpu_ns),
-            cleared: end.cleared,
-        })));
-    }
-}
-
-#[async_trait]
-impl Process for NativeProcess {
-    fn number(&self) -> u64 {
-        self.number
-    }
-
-    async fn next(&mut self) -> Result<Event, SessionError> {
-        if let Some(event) = self.last.pop_front() {
-            return Ok(event);
-        }
-        let late = self.started + self.wall.min(FOREVER);
-        let reply = loop {
-            let Some(answer) = &mut self.answer else {
-                return Err(gone("the command has ended").into());
-            };
-            tokio::select! {
-                biased;
-                reply = answer => break reply,
-                (stream, bytes) = self.outputs.next() => return Ok(Event::Output(stream, bytes)),
-                () = tokio::time::sleep_until(late), if !self.is_late => {
-                    self.is_late = true;
-                    self.kill();
-                }
-            }
-        };
-        self.answer = None;
-        match self.link.understand(reply)? {
-            Reply::Ended(end) => self.end(end),
-            Reply::Refused { errno, what } => {
-                return Err(failed(&what, io::Error::from_raw_os_error(errno)).into());
-            }
-            _ => return Err(gone("slot gave another answer").into()),
-        }
-        self.last.pop_front().ok_or_else(|| gone("the command has ended").into())
-    }
-}
-
-impl Drop for NativeProcess {
-    fn drop(&mut self) {
-        if let Some(feeds) = &self.feeds {
-            feeds.abort();
-        }
-        if self.answer.is_some() {
-            self.kill();
-        }
-        self.link.lock().running -= 1;
     }
 }
