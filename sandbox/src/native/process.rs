@@ -169,7 +169,8 @@ impl NativeProcess {
         }
         let (stdio, collected) = theirs.split_at(3);
         let mut collected = collected.iter();
-        let channels = own.into_iter().filter_map(|own| own.or(collected.next().map(AsFd::as_fd)));
+        let channels =
+            own.into_iter().filter_map(|own| own.or_else(|| collected.next().map(AsFd::as_fd)));
         let fds = stdio.iter().map(AsFd::as_fd).chain(channels).collect();
         let start = |number| talk::encode_start(number, command);
         let (number, answer) = self.link.send(true, start, fds)?;
