@@ -101,9 +101,16 @@ async fn commands_share_files_and_processes() {
     let fed = Command { stdin: b"fed"[..].into(), ..sh("cat") };
     assert_eq!(run(session, fed).await.text(), "fed");
     assert_eq!(text(session, "cat").await, "", "stdin ends where there is none");
-    let end = ChannelEnd::Collect { max_bytes: 4 };
-    let told = Command { channels: vec![Channel { fd: 5, end }], ..sh("echo channel >&5") };
-    assert_eq!(run(session, told).await.ended.channels[0].head, b"chan");
+    // Its own descriptors and collected ones, in any order.
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    io::Write::write_all(&mut writer, b"through").expect("a write");
+    drop(writer);
+    let channels = vec![
+        Channel { fd: 6, end: ChannelEnd::Fd(reader.into()) },
+        Channel { fd: 5, end: ChannelEnd::Collect { max_bytes: 4 } },
+    ];
+    let told = run(session, Command { channels, ..sh("cat <&6 >&5") }).await;
+    assert_eq!(told.ended.channels[0].head, b"thro");
 }
 
 #[tokio::test]
