@@ -24,12 +24,14 @@ const READ: i32 = 3;
 const WRITE: i32 = 4;
 
 /// Restores the state, has it saved at the end, however that comes, and runs the command, which has
-/// neither descriptor.
-const SCRIPT: &str = r#". /dev/fd/3 2>/dev/null
-exec 3<&-
-trap '{ builtin declare -p; builtin declare -f; builtin shopt -p; builtin printf "cd -- %q\n" "$PWD"; } >&4 2>/dev/null' EXIT
-eval "set --
-$1" 4>&-"#;
+/// neither descriptor. One line, so that errors tell the lines of the command. The pipe is not ours
+/// to open by its path: another user made it.
+const SCRIPT: &str = concat!(
+    r#"eval "$(/bin/cat <&3)" 2>/dev/null; exec 3<&-; "#,
+    r#"trap '{ builtin declare -p; builtin declare -f; builtin shopt -p; "#,
+    r#"builtin printf "cd -- %q\n" "$PWD"; } >&4 2>/dev/null' EXIT; "#,
+    r#"eval "set --; $1" 4>&-"#,
+);
 
 /// What a shell goes on from.
 #[derive(Clone, Debug, Default)]
