@@ -121,6 +121,8 @@ impl<'a> State<'a> {
                 };
                 if matches!(self.before(path)?, Node::Dir) {
                     self.lose(path)?;
+                    self.left_out.push((name.into_owned(), "lies where a folder was"));
+                    return Ok(());
                 }
                 let above = path.ancestors().skip(1).find(|above| self.gone.contains(*above));
                 if above.is_some() {

@@ -88,8 +88,8 @@ fn the_patch_makes_the_same_of_the_revision() {
         (
             "a file where a folder was",
             vec![("pkg", file(b"x\n"))],
-            vec![("pkg", text("x\n")), ("pkg/b.py", gone()), ("pkg/deep/c.py", gone())],
-            &[],
+            vec![("pkg/b.py", gone()), ("pkg/deep/c.py", gone())],
+            &["pkg"],
         ),
         (
             "a folder where a file was",
