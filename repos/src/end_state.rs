@@ -56,9 +56,9 @@ const LITTER: [&str; 8] = [
 
 /// Lines around changes.
 const CONTEXT: usize = 3;
-/// How much a diff may look for the shortest way, as lines before times lines after, over all
-/// files. What goes beyond is replaced as a whole.
-const BUDGET: u64 = 200_000_000;
+/// How much a diff may look for the shortest way, as the square of the lines that it is about, over
+/// all files: that many steps at worst, of a nanosecond each. What goes beyond is replaced as a whole.
+const BUDGET: u64 = 1_000_000_000;
 
 /// Makes the patch. `entries` are what differs from the revision, directories before what is in
 /// them. What may not be handed in is part of the patch: applying it says so.
@@ -276,7 +276,7 @@ fn ops(before: &[&str], after: &[&str], budget: &mut u64) -> Vec<DiffOp> {
     let rest = (&before[head..], &after[head..]);
     let tail = rest.0.iter().rev().zip(rest.1.iter().rev()).take_while(same).count();
     let (old_len, new_len) = (rest.0.len() - tail, rest.1.len() - tail);
-    if let Some(left) = budget.checked_sub(old_len as u64 * new_len as u64) {
+    if let Some(left) = budget.checked_sub((old_len as u64 + new_len as u64).pow(2)) {
         *budget = left;
         return capture_diff_slices(Algorithm::Myers, before, after);
     }
