@@ -3,7 +3,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 2] = ["assay/v1/reward.proto", "assay/v1/task.proto"];
+const FILES: [&str; 3] = ["assay/v1/reward.proto", "assay/v1/task.proto", "assay/v1/episode.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=assay");

@@ -237,6 +237,15 @@ impl FleetHandle {
         }
     }
 
+    /// Returns whether a request was accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the store can't be read.
+    pub async fn knows(&self, id: &RequestId) -> Result<bool, StoreError> {
+        Ok(self.worker.queue.ticket(id).await?.map(Ticket::keep_on_drop).is_some())
+    }
+
     /// Returns results of a run behind `cursor`, at most `max`; waits up to `wait` for the first.
     ///
     /// # Errors

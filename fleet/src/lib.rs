@@ -2,7 +2,8 @@
 //!
 //! A [`Fleet`] accepts [`Evaluation`]s by its [`FleetHandle`]: each is journaled by a [`Queue`]
 //! before it is accepted, judged by an [`Evaluator`] in sandboxes, and its [`EvaluationResult`]
-//! stored before anybody sees it. The fleet has never heard of gRPC.
+//! stored before anybody sees it. [`Episodes`] keep sandboxes for agents, whose end states become
+//! evaluations. The fleet has never heard of gRPC.
 #![forbid(unsafe_code)]
 
 mod model;
@@ -25,7 +26,13 @@ mod worker;
 
 mod fleet;
 
+mod episode;
+
 pub use backends::{Backends, ResolveError, Resolved};
+pub use episode::{
+    Ended, Episode, EpisodeConfig, EpisodeError, EpisodeId, Episodes, Follow, MAX_SHELL_BYTES,
+    Opening, Order, Runs, StepEnd, StepEvent, StepId, Submitted,
+};
 pub use evaluator::{Evaluator, Job, Prepared, Verdict};
 pub use fleet::{Fleet, FleetConfig, FleetHandle, Rewards, WaitError};
 pub use model::{

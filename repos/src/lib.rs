@@ -24,6 +24,7 @@ mod unpack;
 // What policies answer.
 mod apply;
 mod deny;
+mod end_state;
 mod extract;
 mod patch;
 mod submission;
@@ -31,6 +32,7 @@ mod submission;
 pub use apply::{ApplyError, apply};
 pub use catalog::{Catalog, LoadProblem, SOURCE_CATALOG, TaskFilter};
 pub use digest::{Digest, DigestBuilder, InvalidDigest};
+pub use end_state::{EndEntry, EndState, end_state};
 pub use id::{InvalidTaskId, TaskId};
 pub use source::{Change, Package, Revision, Source, SourceError};
 pub use submission::{Applied, Flag, PatchFacts, Rejection, RejectionKind, Severity, Submission};

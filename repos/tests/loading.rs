@@ -68,11 +68,11 @@ fn mistakes_are_named_with_line_and_help() {
         ("template missing", "problem.md", "problems.md", 5, &["no such file", "`problem.md`?"]),
         ("template is private", "problem.md", "private/gold.py", 5, &["no policy sees"]),
         (
-            "kind of the future",
+            "episode without source",
             "\"function\"\nentry",
             "\"episode\"\nentry",
             7,
-            &["does not run yet"],
+            &["needs a `[source]`"],
         ),
         (
             "kind without source",

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use async_trait::async_trait;
 
-use crate::{Command, Execution, SandboxId, SandboxSpec};
+use crate::{Command, Execution, SandboxId, SandboxSpec, Session, SessionSpec};
 
 /// A way to contain untrusted code.
 #[async_trait]
@@ -19,6 +19,16 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// [`BackendError::Spec`] when the spec can't be met by any machine, others when this one
     /// could not meet it now.
     async fn create(&self, spec: SandboxSpec) -> BackendResult<Box<dyn Sandbox>>;
+
+    /// Opens a sandbox for several commands.
+    ///
+    /// # Errors
+    ///
+    /// As for [`create`](Self::create); [`BackendError::Unsupported`] by default.
+    async fn open(&self, _: SessionSpec) -> BackendResult<Box<dyn Session>> {
+        let what = "keep a sandbox open for several commands".to_owned();
+        Err(BackendError::Unsupported { backend: self.name(), what })
+    }
 }
 
 /// A place to run one command. Dropping it, or the future of [`run`](Sandbox::run), kills

@@ -25,6 +25,11 @@ impl Collector {
         Self::new(bytes, 0)
     }
 
+    /// Keeps the last `bytes` and drops the rest.
+    pub(crate) fn tail_only(bytes: usize) -> Self {
+        Self::new(0, bytes)
+    }
+
     fn new(head_bytes: usize, tail_bytes: usize) -> Self {
         Self { head: Vec::new(), head_bytes, tail: VecDeque::new(), tail_bytes, dropped: 0 }
     }

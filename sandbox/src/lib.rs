@@ -1,6 +1,7 @@
 //! Where untrusted code runs: one trait, several backends.
 //!
-//! A [`Backend`] makes [`Sandbox`]es, a sandbox runs one [`Command`] and leaves an [`Execution`].
+//! A [`Backend`] makes [`Sandbox`]es, a sandbox runs one [`Command`] and leaves an [`Execution`]. For
+//! agents it opens [`Session`]s: sandboxes that run several commands, one after another or at once.
 //! The crate has never heard of tasks, tests or gRPC; it knows trees, limits and processes.
 
 mod backend;
@@ -15,6 +16,8 @@ mod lineage;
 mod modules;
 pub mod native;
 mod proc;
+mod session;
+mod snapshot;
 mod spec;
 #[cfg(feature = "wasm")]
 pub mod wasm;
@@ -33,6 +36,8 @@ pub fn helper_main_if_asked() {
 pub use backend::{Backend, BackendError, BackendResult, Sandbox};
 pub use execution::{Capture, Execution, Isolation, LimitKind, Start, Termination, Usage};
 pub use fake::Fake;
+pub use session::{Ended, Event, Over, Process, Session, SessionError, SessionSpec, Stream};
+pub use snapshot::{Frozen, FrozenEntry, Snapshot};
 pub use spec::{
     Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, Limits, SandboxId, SandboxSpec, Warm,
 };

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, num::NonZero, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
-use assay_fleet::{Backends, Fleet, FleetConfig, FleetHandle, Rewards};
+use assay_fleet::{Backends, EpisodeConfig, Episodes, Fleet, FleetConfig, FleetHandle, Rewards};
 use assay_images::StoreLock;
 use assay_proto::v1::{
+    episode_service_server::{self, EpisodeServiceServer},
     reward_service_server::{self, RewardServiceServer},
     task_service_server::{self, TaskServiceServer},
 };
@@ -26,7 +27,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
     Places, Token,
-    grpc::{Guard, MAX_MESSAGE_BYTES, RewardApi, TaskApi},
+    grpc::{EpisodeApi, Guard, MAX_MESSAGE_BYTES, RewardApi, TaskApi},
 };
 
 /// What generated clients send requests through: a connection, or the service in this process.
@@ -124,9 +125,13 @@ impl App {
         let mut tasks = JoinSet::new();
         let run = fleet.run(stop.clone()).map(Ok);
         tasks.spawn(run.instrument(info_span!("fleet")));
+        let episodes = Episodes::new(handle.clone(), EpisodeConfig::default());
+        let run = episodes.clone().run(stop.clone()).map(Ok);
+        tasks.spawn(run.instrument(info_span!("episodes")));
         let services = Services {
             reward: RewardApi::new(handle.clone()),
             task: TaskApi::new(Arc::clone(&catalog)),
+            episode: EpisodeApi::new(episodes, Arc::clone(&catalog)),
         };
         let mut addr = None;
         if let Some(listener) = listener {
@@ -174,8 +179,11 @@ impl App {
     /// Reaches the services from within this process, without a socket or a token.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        let Services { reward, task } = self.services.clone();
-        let routes = Routes::new(limited_reward(reward)).add_service(limited_task(task)).prepare();
+        let Services { reward, task, episode } = self.services.clone();
+        let routes = Routes::new(limited_reward(reward))
+            .add_service(limited_task(task))
+            .add_service(limited_episode(episode))
+            .prepare();
         let routes = ServiceExt::<http::Request<Body>>::map_err(routes, |never| match never {});
         BoxCloneSyncService::new(routes)
     }
@@ -219,8 +227,12 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let stopping = async move {
         stop.cancelled_owned().await;
-        for service in [reward_service_server::SERVICE_NAME, task_service_server::SERVICE_NAME, ""]
-        {
+        for service in [
+            reward_service_server::SERVICE_NAME,
+            task_service_server::SERVICE_NAME,
+            episode_service_server::SERVICE_NAME,
+            "",
+        ] {
             health.set_service_status(service, ServingStatus::NotServing).await;
         }
     };
@@ -241,6 +253,7 @@ async fn serve(
 struct Services {
     reward: RewardApi,
     task: TaskApi,
+    episode: EpisodeApi,
 }
 
 impl Services {
@@ -250,15 +263,17 @@ impl Services {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<RewardServiceServer<RewardApi>>().await;
         reporter.set_serving::<TaskServiceServer<TaskApi>>().await;
+        reporter.set_serving::<EpisodeServiceServer<EpisodeApi>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(assay_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .context("describe the services")?;
-        let Self { reward, task } = self.clone();
+        let Self { reward, task, episode } = self.clone();
         let routes = Routes::new(health)
             .add_service(InterceptedService::new(limited_reward(reward), guard.clone()))
             .add_service(InterceptedService::new(limited_task(task), guard.clone()))
+            .add_service(InterceptedService::new(limited_episode(episode), guard.clone()))
             .add_service(InterceptedService::new(reflection, guard));
         Ok((reporter, routes))
     }
@@ -266,6 +281,12 @@ impl Services {
 
 fn limited_reward(api: RewardApi) -> RewardServiceServer<RewardApi> {
     RewardServiceServer::new(api)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+fn limited_episode(api: EpisodeApi) -> EpisodeServiceServer<EpisodeApi> {
+    EpisodeServiceServer::new(api)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }

@@ -11,7 +11,8 @@ use std::{
 
 use assay_proto::v1::{
     EvaluateRequest, EvaluateResult, Outcome, Submission,
-    reward_service_client::RewardServiceClient, submission::Kind,
+    episode_service_client::EpisodeServiceClient, reward_service_client::RewardServiceClient,
+    submission::Kind,
 };
 use assay_repos::{Catalog, Change, TaskId};
 use tonic::transport::Channel;
@@ -63,6 +64,16 @@ impl Service {
     /// When it can't be reached.
     pub async fn client(&self) -> RewardServiceClient<Channel> {
         RewardServiceClient::connect(self.url.clone()).await.expect("reach the service")
+    }
+
+    /// Returns a client of its episode service.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be reached.
+    pub async fn episodes(&self) -> EpisodeServiceClient<Channel> {
+        let client = EpisodeServiceClient::connect(self.url.clone()).await;
+        client.expect("reach the service").max_decoding_message_size(64 << 20)
     }
 
     /// Returns its process id.

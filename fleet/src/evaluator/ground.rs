@@ -8,8 +8,8 @@ use std::{
 };
 
 use assay_repos::{
-    Applied, Change, Digest, ReportKind, Revision, StdioCase, SubmissionKind, Task, TaskError,
-    TaskLimits,
+    Applied, Change, Digest, ReportKind, Revision, SourceError, StdioCase, SubmissionKind, Task,
+    TaskError, TaskLimits,
 };
 use assay_rewards::{GradeHeader, harness};
 use assay_sandbox::{FileEntry, Layer, Limits, SandboxSpec};
@@ -141,6 +141,16 @@ impl Ground {
         layers.push(Layer::Files(Arc::new(changes)));
         layers.push(self.overlay.clone());
         SandboxSpec { layers, ..self.bare(&self.runner) }
+    }
+
+    /// Returns a sandbox that holds the revision without the files that judge what is done to it.
+    pub(crate) fn agent_spec(&self) -> Result<SandboxSpec, SourceError> {
+        let tests =
+            self.revision.files()?.into_iter().filter(|path| self.task.tests.is_match(path));
+        let hidden: BTreeMap<_, _> = tests.map(|path| (path, FileEntry::Absent)).collect();
+        let mut layers = self.below.clone();
+        layers.push(Layer::Files(Arc::new(hidden)));
+        Ok(SandboxSpec { layers, ..self.bare(&Trusted::default()) })
     }
 
     /// Returns a sandbox that holds `trusted` and nothing else.

@@ -6,6 +6,8 @@
 mod ground;
 mod run;
 
+pub(crate) use self::run::environment;
+
 use std::{
     collections::HashMap,
     io,
@@ -14,15 +16,16 @@ use std::{
 };
 
 use assay_repos::{
-    Applied, ApplyError, Catalog, Digest, PatchFacts, SourceError, TaskError, TaskId, apply,
+    Applied, ApplyError, Catalog, Digest, PatchFacts, Revision, SourceError, Task, TaskError,
+    TaskId, apply,
 };
 use assay_rewards::{Failure, Fault, GradeHeader, GradeRecord, Outcome, Phase, TaskFacts, harness};
-use assay_sandbox::BackendError;
+use assay_sandbox::{Backend, BackendError, SandboxSpec};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use self::ground::Ground;
-use crate::{Backends, Evaluation, Stop, Timings};
+use crate::{Backends, Evaluation, Resolved, Stop, Timings};
 
 /// Most tries at one evaluation, the first among them.
 const ATTEMPTS: u32 = 3;
@@ -164,19 +167,9 @@ impl Evaluator {
         header.image_digest.clone_from(&resolved.digest);
         header.backend = resolved.backend.name().to_owned();
 
-        let known =
-            self.grounds.lock().unwrap_or_else(PoisonError::into_inner).get(&task.id).cloned();
-        let ground = match known {
-            Some(ground) => ground,
-            None => match Ground::of(Arc::clone(task), resolved) {
-                Ok(ground) => {
-                    let ground = Arc::new(ground);
-                    let mut grounds = self.grounds.lock().unwrap_or_else(PoisonError::into_inner);
-                    grounds.insert(task.id.clone(), Arc::clone(&ground));
-                    ground
-                }
-                Err(error) => return settled(header, task_failure(&error)),
-            },
+        let ground = match self.ground(task, resolved) {
+            Ok(ground) => ground,
+            Err(error) => return settled(header, task_failure(&error)),
         };
         let applied = match apply(&ground) {
             Ok(applied) => applied,
@@ -193,6 +186,48 @@ impl Evaluator {
             ground.cacheable().then(|| ground.key(&self.build, &header, &applied, evaluation.stop));
         Prepared::Job(Box::new(Job { ground, applied, header, stop: evaluation.stop, key }))
     }
+}
+
+impl Evaluator {
+    /// Returns where an agent works on a task, with the task's limits: the revision without the
+    /// tests that judge it, and nothing private. Blocks: the first use of a release unpacks it.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] of the task or of ours.
+    pub(crate) fn workplace(&self, task: &Arc<Task>) -> Result<Workplace, Failure> {
+        let resolved = self
+            .backends
+            .resolve(&task.image)
+            .map_err(|error| permanent("image_not_found", Fault::Infra, error.to_string()))?;
+        let ground = self.ground(task, resolved).map_err(|error| task_failure(&error))?;
+        let spec = ground.agent_spec().map_err(|error| source_failure(&error))?;
+        Ok(Workplace {
+            backend: Arc::clone(&ground.resolved.backend),
+            revision: ground.revision.clone(),
+            task: Arc::clone(task),
+            spec,
+        })
+    }
+
+    fn ground(&self, task: &Arc<Task>, resolved: Resolved) -> Result<Arc<Ground>, TaskError> {
+        let lock = || self.grounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&task.id) {
+            return Ok(Arc::clone(known));
+        }
+        let ground = Arc::new(Ground::of(Arc::clone(task), resolved)?);
+        lock().insert(task.id.clone(), Arc::clone(&ground));
+        Ok(ground)
+    }
+}
+
+/// Where an agent works on a task.
+#[derive(Debug)]
+pub(crate) struct Workplace {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) task: Arc<Task>,
+    pub(crate) revision: Revision,
+    pub(crate) spec: SandboxSpec,
 }
 
 impl Job {

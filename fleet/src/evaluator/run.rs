@@ -378,7 +378,7 @@ fn report() -> Channel {
 
 /// The same for every command, so that a verdict doesn't depend on who started the service. The
 /// order of sets is fixed.
-fn environment() -> BTreeMap<String, String> {
+pub(crate) fn environment() -> BTreeMap<String, String> {
     [
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ("HOME", "/tmp"),

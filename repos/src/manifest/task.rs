@@ -268,15 +268,8 @@ impl Reader<'_> {
 
         let At { value: kind, span: kind_span } = kind?;
         let on_tree = match kind {
-            SubmissionKind::Patch | SubmissionKind::Files => true,
+            SubmissionKind::Patch | SubmissionKind::Files | SubmissionKind::Episode => true,
             SubmissionKind::Function | SubmissionKind::Program => false,
-            SubmissionKind::Episode => {
-                self.problem(
-                    &kind_span,
-                    "`kind` is `episode`, which this version does not run yet",
-                );
-                return None;
-            }
         };
         if on_tree && !has_source {
             let message =

@@ -116,7 +116,9 @@ impl Sandbox for DockerSandbox {
         busy.doing = if clean { Doing::Nothing } else { Doing::NoGood };
         drop(busy);
         match report {
-            Report::Interpreter(_) => Err(lost("its agent gave another answer")),
+            Report::Interpreter(_) | Report::Reply(..) => {
+                Err(lost("its agent gave another answer"))
+            }
             Report::Failed { step, errno } => {
                 warn!(sandbox_id = %id, step, errno, "sandbox could not be made");
                 Err(io_error(step, io::Error::from_raw_os_error(errno)))

@@ -30,6 +30,10 @@ pub(super) enum Role {
     Monitor,
     /// v2 `cpu.pressure` of the leaf.
     Pressure,
+    /// v2 `cgroup.freeze` of the leaf.
+    Freeze,
+    /// v2 `cgroup.events` of the leaf, which says whether all of it is frozen.
+    Frozen,
     MemoryMax,
     /// v1 `memory.memsw.limit_in_bytes`.
     MemorySwapMax,
@@ -46,11 +50,13 @@ pub(super) enum Role {
     CpuStat,
 }
 
-const ROLES: [Role; 14] = [
+const ROLES: [Role; 16] = [
     Role::Join,
     Role::Leaf,
     Role::Monitor,
     Role::Pressure,
+    Role::Freeze,
+    Role::Frozen,
     Role::MemoryMax,
     Role::MemorySwapMax,
     Role::SwapMax,
@@ -304,6 +310,8 @@ impl Cgroups {
             }
         };
         add(Role::Pressure, "cpu.pressure");
+        add(Role::Freeze, "cgroup.freeze");
+        add(Role::Frozen, "cgroup.events");
         if base.controllers.contains("memory") {
             add(Role::MemoryMax, "memory.max");
             add(Role::SwapMax, "memory.swap.max");

@@ -6,14 +6,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::wire::{Reader, Writer};
-use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, Start, Warm};
+use super::{
+    talk::Reply,
+    wire::{Reader, Writer},
+};
+use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, SessionSpec, Start, Warm};
 
 /// What a service may ask of a slot.
 #[derive(Debug)]
 pub(crate) enum Request<'a> {
     Job(Box<Job<'a>>),
+    Session(Box<NewSession<'a>>),
     Interpreter(NewInterpreter<'a>),
+}
+
+/// A sandbox for several commands, which come later.
+///
+/// The descriptors of its message are the records that it starts with (when it is `thawed`), one
+/// for each [`Source::Mount`] and the memory file when the message was too long.
+#[derive(Debug)]
+pub(crate) struct NewSession<'a> {
+    /// After how long without a word of the service it ends.
+    pub(crate) lease_ns: u64,
+    pub(crate) thawed: bool,
+    /// Its files and limits, and no command.
+    pub(crate) job: Job<'a>,
 }
 
 /// An interpreter to be started and kept. The descriptors of its message are the image's mounts,
@@ -104,6 +121,7 @@ impl<'a> Job<'a> {
 
 const JOB: u64 = 0;
 const INTERPRETER: u64 = 1;
+const SESSION: u64 = 2;
 
 const MOUNT: u64 = 0;
 const PATH: u64 = 1;
@@ -119,23 +137,45 @@ pub(crate) fn encode(
 ) -> Vec<u8> {
     let mut to = Writer(Vec::with_capacity(1024));
     to.u64(JOB);
+    encode_job(&mut to, spec, image, command, lent, mounts);
+    to.0
+}
+
+/// Encodes a session; `command` is none.
+pub(crate) fn encode_session(spec: &SessionSpec, image: &[PathBuf], mounts: bool) -> Vec<u8> {
+    let mut to = Writer(Vec::with_capacity(1024));
+    to.u64(SESSION);
+    to.u64(u64::try_from(spec.lease.as_nanos()).unwrap_or(u64::MAX));
+    to.u64(u64::from(spec.from.is_some()));
+    encode_job(&mut to, &spec.sandbox, image, &Command::default(), None, mounts);
+    to.0
+}
+
+fn encode_job(
+    to: &mut Writer,
+    spec: &SandboxSpec,
+    image: &[PathBuf],
+    command: &Command,
+    lent: Option<Lent>,
+    mounts: bool,
+) {
     let source = |to: &mut Writer, path: &Path| encode_source(to, path, mounts);
-    encode_image(&mut to, image, mounts);
+    encode_image(to, image, mounts);
     to.bytes(spec.workdir.as_os_str().as_bytes());
     to.u64(spec.layers.len() as u64);
     for layer in &spec.layers {
         match layer {
-            Layer::Dir(path) => source(&mut to, path),
+            Layer::Dir(path) => source(to, path),
             Layer::Files(files) => {
                 to.u64(FILES);
-                encode_files(&mut to, files);
+                encode_files(to, files);
             }
         }
     }
-    encode_contents(&mut to, &spec.trusted);
-    encode_limits(&mut to, &spec.limits);
-    encode_strings(&mut to, &command.argv);
-    encode_env(&mut to, &command.env);
+    encode_contents(to, &spec.trusted);
+    encode_limits(to, &spec.limits);
+    encode_strings(to, &command.argv);
+    encode_env(to, &command.env);
     to.bytes(command.cwd.as_os_str().as_bytes());
     to.u64(command.channels.len() as u64);
     command.channels.iter().for_each(|channel| to.u64(channel.fd as u64));
@@ -144,7 +184,6 @@ pub(crate) fn encode(
         to.u64(number);
         to.u64(script as u64);
     }
-    to.0
 }
 
 /// Encodes the start of an interpreter that is called by `options`, without a script.
@@ -181,7 +220,7 @@ fn encode_source(to: &mut Writer, path: &Path, mounts: bool) {
     }
 }
 
-fn encode_strings<'s>(
+pub(crate) fn encode_strings<'s>(
     to: &mut Writer,
     strings: impl IntoIterator<Item = &'s String, IntoIter: Clone>,
 ) {
@@ -190,7 +229,7 @@ fn encode_strings<'s>(
     strings.for_each(|string| to.bytes(string.as_bytes()));
 }
 
-fn encode_env(to: &mut Writer, env: &BTreeMap<String, String>) {
+pub(crate) fn encode_env(to: &mut Writer, env: &BTreeMap<String, String>) {
     to.u64(env.len() as u64);
     env.iter().for_each(|(name, value)| to.bytes(format!("{name}={value}").as_bytes()));
 }
@@ -236,6 +275,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Request<'_>> {
     let from = &mut from;
     Some(match from.u64()? {
         JOB => Request::Job(Box::new(job(from)?)),
+        SESSION => Request::Session(Box::new(NewSession {
+            lease_ns: from.u64()?,
+            thawed: from.u64()? != 0,
+            job: job(from)?,
+        })),
         INTERPRETER => Request::Interpreter(NewInterpreter {
             number: from.u64()?,
             image: from.list(source)?,
@@ -306,6 +350,8 @@ pub(crate) enum Report {
     /// There is an interpreter, which holds modules of these names (as
     /// [`Held::read`](crate::modules::Held) takes them), or there is a reason why not.
     Interpreter(Result<Vec<u8>, String>),
+    /// What became of an ask of this number; a session says more than this one.
+    Reply(u64, Reply),
 }
 
 /// The facts of a run.
@@ -326,11 +372,11 @@ pub(crate) struct Done {
     pub(crate) lost: bool,
 }
 
-fn text(from: &mut Reader<'_>) -> Option<String> {
+pub(crate) fn text(from: &mut Reader<'_>) -> Option<String> {
     Some(String::from_utf8_lossy(from.bytes()?).into_owned())
 }
 
-const LIMITS: [LimitKind; 4] =
+pub(crate) const LIMITS: [LimitKind; 4] =
     [LimitKind::Wall, LimitKind::WallStarved, LimitKind::Cpu, LimitKind::Memory];
 
 impl Report {
@@ -372,6 +418,11 @@ impl Report {
                 to.u64(3);
                 to.bytes(why.as_bytes());
             }
+            Self::Reply(number, reply) => {
+                to.u64(4);
+                to.u64(*number);
+                reply.encode(&mut to);
+            }
         }
         to.0
     }
@@ -402,6 +453,7 @@ impl Report {
             }),
             2 => Self::Interpreter(Ok(from.bytes()?.to_vec())),
             3 => Self::Interpreter(Err(text(&mut from)?)),
+            4 => Self::Reply(from.u64()?, Reply::decode(&mut from)?),
             _ => return None,
         })
     }

@@ -75,7 +75,7 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
         Report::Failed { step, errno } => {
             (format!("{step}: {}", io::Error::from_raw_os_error(errno)), false)
         }
-        Report::Done(_) => return Err(gone("slot gave another answer")),
+        Report::Done(_) | Report::Reply(..) => return Err(gone("slot gave another answer")),
     };
     busy.running = false;
     Ok(Err(inner.memory.note_stillborn(lineage, &why, lasts)))
@@ -90,5 +90,6 @@ fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
     let mounts = mounts.transpose().map_err(|e| failed("mount the image for an interpreter", e))?;
     let message = job::encode_interpreter(number, image, options, env, warm, mounts.is_some());
     let fds = mounts.iter().flatten().map(AsFd::as_fd).collect();
-    run::send(slot, message, fds).map_err(|e| gone(&format!("slot takes no request: {e}")))
+    run::send(slot.socket.get_ref(), message, fds)
+        .map_err(|e| gone(&format!("slot takes no request: {e}")))
 }

@@ -12,22 +12,30 @@
 //! spawner, slots and sandboxes along.
 
 mod cgroup;
+mod errand;
+mod freeze;
+mod init;
 mod instance;
 pub(crate) mod job;
+mod keep;
 mod landlock;
 mod lending;
 mod lineage;
+mod link;
 mod number;
 mod output;
 mod pool;
 mod probe;
+mod process;
 pub(crate) mod run;
 pub(crate) mod seccomp;
+mod session;
 pub(crate) mod setup;
 pub(crate) mod shared;
 pub(crate) mod slot;
 mod spawner;
 pub(crate) mod sys;
+mod talk;
 pub(crate) mod warm;
 mod watch;
 pub(crate) mod wire;
@@ -52,10 +60,11 @@ use self::{
     number::Numbers,
     pool::{Busy, Inner, Slot},
     run::NativeSandbox,
+    session::NativeSession,
 };
 use crate::{
     Backend, BackendError, BackendResult, ImageRef, Layer, Sandbox, SandboxId, SandboxSpec,
-    lineage::Memory,
+    Session, SessionSpec, lineage::Memory,
 };
 
 /// How a [`Native`] backend is set up.
@@ -156,26 +165,33 @@ impl Backend for Native {
     }
 
     async fn create(&self, spec: SandboxSpec) -> BackendResult<Box<dyn Sandbox>> {
-        let image = check_spec(&spec)?;
+        let (image, busy, mounts) = self.place(&spec).await?;
+        Ok(Box::new(NativeSandbox { id: SandboxId::generate(), busy, mounts, image, spec }))
+    }
+
+    async fn open(&self, spec: SessionSpec) -> BackendResult<Box<dyn Session>> {
+        let (image, busy, mounts) = self.place(&spec.sandbox).await?;
+        Ok(Box::new(NativeSession::open(spec, &image, busy, mounts).await?))
+    }
+}
+
+impl Native {
+    /// Finds a slot for a sandbox. Returns with it the image's directories and, for a service that is
+    /// root, the mounts that the sandbox is built on.
+    async fn place(
+        &self,
+        spec: &SandboxSpec,
+    ) -> BackendResult<(Arc<[PathBuf]>, Busy, Option<Vec<OwnedFd>>)> {
+        let image = check_spec(spec)?;
         let permit = Arc::clone(&self.inner.permits)
             .acquire_owned()
             .await
             .map_err(|e| failed("wait for a free sandbox", io::Error::other(e)))?;
         let slot = self.inner.slot().await?;
-        let mounts = open_mounts(&slot, &image, &spec);
-        let busy = Busy {
-            inner: Arc::clone(&self.inner),
-            slot: Some(slot),
-            running: false,
-            _permit: permit,
-        };
-        Ok(Box::new(NativeSandbox {
-            id: SandboxId::generate(),
-            busy,
-            mounts: mounts?,
-            image,
-            spec,
-        }))
+        let mounts = open_mounts(&slot, &image, spec);
+        let inner = Arc::clone(&self.inner);
+        let busy = Busy { inner, slot: Some(slot), running: false, _permit: permit };
+        Ok((image, busy, mounts?))
     }
 }
 
@@ -186,6 +202,7 @@ pub(crate) fn decode_anything(bytes: &[u8]) {
     if let Some(report) = job::Report::decode(bytes) {
         assert_eq!(job::Report::decode(&report.encode()), Some(report));
     }
+    let _ = talk::Ask::decode(bytes);
     let _ = warm::said(bytes);
     let _ = spawner::decode_slot(bytes);
 }

@@ -154,8 +154,14 @@ impl Drop for Busy {
         }
         let inner = Arc::clone(&self.inner);
         self.inner.runtime.spawn(async move {
-            // Only a slot whose sandbox is dead makes another.
-            let Ok(report) = receive_report(&slot).await else { return };
+            // Only a slot whose sandbox is dead makes another. A session may have more to say first.
+            let report = loop {
+                match receive_report(&slot).await {
+                    Ok(Report::Reply(..)) => {}
+                    Ok(report) => break report,
+                    Err(_) => return,
+                }
+            };
             if matches!(report, Report::Done(done) if done.lost) {
                 slot.interpreters.clear();
             }

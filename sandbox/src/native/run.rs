@@ -84,7 +84,7 @@ impl Sandbox for NativeSandbox {
         drop(busy);
         let captures = drains.finish();
         match report {
-            Report::Interpreter(_) => Err(gone("slot gave another answer")),
+            Report::Interpreter(_) | Report::Reply(..) => Err(gone("slot gave another answer")),
             Report::Failed { step, errno } => {
                 warn!(sandbox_id = %id, step, errno, "sandbox could not be made");
                 Err(failed(&step, io::Error::from_raw_os_error(errno)))
@@ -116,16 +116,21 @@ pub(crate) fn execution(done: &Done, captures: Vec<Capture>, isolation: Isolatio
         stdout: captures.next().unwrap_or_default(),
         stderr: captures.next().unwrap_or_default(),
         channels: captures.collect(),
-        usage: Usage {
-            wall: Duration::from_nanos(done.wall_ns),
-            cpu: Duration::from_nanos(done.cpu_ns),
-            peak_memory_bytes: done.peak_memory_bytes,
-            setup: Duration::from_nanos(done.setup_ns),
-            pids_refused: done.pids_refused,
-            stalled: Duration::from_nanos(done.stalled_ns),
-            instructions: None,
-        },
+        usage: usage(done),
         isolation,
+    }
+}
+
+/// What a sandbox used.
+pub(super) fn usage(done: &Done) -> Usage {
+    Usage {
+        wall: Duration::from_nanos(done.wall_ns),
+        cpu: Duration::from_nanos(done.cpu_ns),
+        peak_memory_bytes: done.peak_memory_bytes,
+        setup: Duration::from_nanos(done.setup_ns),
+        pids_refused: done.pids_refused,
+        stalled: Duration::from_nanos(done.stalled_ns),
+        instructions: None,
     }
 }
 
@@ -196,11 +201,11 @@ fn send_job(
         .filter_map(|(theirs, own)| theirs.as_ref().map(AsFd::as_fd).or(own))
         .collect();
     fds.extend(mounts.iter().map(AsFd::as_fd));
-    send(slot, job, fds)
+    send(slot.socket.get_ref(), job, fds)
 }
 
 /// Sends a slot what it is asked for.
-pub(super) fn send(slot: &Slot, job: Vec<u8>, fds: Vec<BorrowedFd<'_>>) -> io::Result<()> {
+pub(super) fn send(socket: impl AsFd, job: Vec<u8>, fds: Vec<BorrowedFd<'_>>) -> io::Result<()> {
     let file;
     let mut fds = fds;
     let mut message = Vec::with_capacity(job.len() + 1);
@@ -213,5 +218,5 @@ pub(super) fn send(slot: &Slot, job: Vec<u8>, fds: Vec<BorrowedFd<'_>>) -> io::R
         io::Write::write_all(&mut std::fs::File::from(file.try_clone()?), &job)?;
         fds.push(file.as_fd());
     }
-    wire::send(slot.socket.get_ref(), &message, &fds)
+    wire::send(socket, &message, &fds)
 }

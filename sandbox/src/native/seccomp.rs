@@ -135,6 +135,10 @@ pub(crate) fn compile() -> io::Result<BpfProgram> {
     let unusual = rule(&[(0, SeccompCmpOp::Ne, 0xffff_ffff), (0, SeccompCmpOp::Ne, 0)]);
     rules.insert(libc::SYS_personality, vec![unusual.map_err(broken)?]);
 
+    // One's own resource limits are one's own; those of pid 1, which is of the same user, are ours.
+    let others = rule(&[(0, SeccompCmpOp::Ne, 0)]).map_err(broken)?;
+    rules.insert(libc::SYS_prlimit64, vec![others]);
+
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,

@@ -2,11 +2,13 @@
 //!
 //! This is pid 1 of the sandbox, a fork of its slot that executes no program itself. It prepares
 //! what is the same for every job, waits for one, builds its tree, gives up every right, starts the
-//! command, reaps, and exits with it; the kernel then kills whatever is left.
+//! command, reaps, and exits with it; the kernel then kills whatever is left. For a session it goes on
+//! as `init.rs` says.
 
 use std::{
     borrow::Cow,
     collections::BTreeSet,
+    convert::Infallible,
     ffi::{CStr, CString, OsStr, OsString},
     fmt::Write as _,
     os::{
@@ -19,8 +21,8 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat2, statat,
-        symlinkat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, mkdirat, mknodat, openat, openat2,
+        statat, symlinkat,
     },
     io::Errno,
     mount::{
@@ -31,7 +33,8 @@ use rustix::{
 
 use super::{
     cgroup::{Role, SlotFiles},
-    job::{self, Job, JobEntry, JobLayer, Request},
+    freeze, init,
+    job::{self, Job, JobEntry, JobLayer, NewSession, Request},
     landlock::{self, Confinement},
     shared::{AtStep, Shared, StepError},
     sys,
@@ -93,19 +96,20 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     }
     let message = wire::job(&buffer[..length], &mut fds).at("read the job")?;
     let none = || std::io::Error::from_raw_os_error(libc::EBADMSG);
-    let Some(Request::Job(job)) = job::decode(&message) else {
-        return Err(none()).at("read the job");
+    let job = match job::decode(&message) {
+        Some(Request::Job(job)) => job,
+        Some(Request::Session(session)) => match start_session(inside, &session, fds)? {},
+        _ => return Err(none()).at("read the job"),
     };
     let mut channels = fds.split_off(3.min(fds.len()));
     let mounts = channels.split_off(job.channels.len().min(channels.len()));
     let fds = Fds { stdio: fds, channels, mounts };
 
     rustix::process::umask(Mode::empty());
-    build_tree(&job, &fds.mounts)?;
+    build_tree(&job, &fds.mounts, || Ok(()))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_workdir(&job)?;
-    let confinement = landlock::ruleset(&Path::new("/").join(relative(job.workdir)))
-        .at("make the Landlock rules")?;
+    let confinement = confinement(&job)?;
     let lent = confinement.as_ref().filter(|_| job.lent.is_some());
     let lent = lent.map_or(Ok(None), |confinement| confinement.share()).at("share the rules")?;
     give_up_rights(inside, &job, confinement)?;
@@ -115,6 +119,35 @@ fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
         return Ok(adopted);
     }
     run_command(inside, &job, &fds)
+}
+
+/// Builds a session's sandbox, hands its files to the slot, and serves it.
+fn start_session(
+    inside: &Inside<'_>,
+    session: &NewSession<'_>,
+    mut fds: Vec<OwnedFd>,
+) -> Result<Infallible, StepError> {
+    let mounts = fds.split_off(usize::from(session.thawed).min(fds.len()));
+    let records = fds.pop().map(std::fs::File::from);
+    let mut files = Vec::new();
+    rustix::process::umask(Mode::empty());
+    build_tree(&session.job, &mounts, || {
+        let open = |name: &str| open_directory(CWD, Path::new(name)).at("open a writable tree");
+        let (work, tmp) = (open("up")?, open("tmp")?);
+        if let Some(records) = &records {
+            freeze::thaw(records, work.as_fd(), tmp.as_fd()).at("thaw the snapshot")?;
+        }
+        files.extend([work, tmp]);
+        Ok(())
+    })?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, "/", flags, Mode::empty()).at("open the root")?;
+    let files: Vec<_> = std::iter::once(&root).chain(&files).map(AsFd::as_fd).collect();
+    wire::send(&inside.socket, b"T", &files).at("hand the files over")?;
+    enter_workdir(&session.job)?;
+    give_up_rights(inside, &session.job, confinement(&session.job)?)?;
+    init::serve(inside, session.job.workdir)
 }
 
 /// What the slot answers instead of a process's id when pid 1 is to execute the command.
@@ -240,8 +273,13 @@ const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 /// Mounts everything and makes it the root.
 ///
 /// The slot's root holds `/box` (the tmpfs of [`prepare`], the current directory), `/new` (the root
-/// to be), `/dev` and the host's `/proc`.
-fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
+/// to be), `/dev` and the host's `/proc`. `fill` runs when the writable trees are there and nothing
+/// lies on them yet.
+fn build_tree(
+    job: &Job<'_>,
+    mounts: &[OwnedFd],
+    fill: impl FnOnce() -> Result<(), StepError>,
+) -> Result<(), StepError> {
     let (own_bytes, own_inodes) = own_share(job);
     let mut options = format!(
         "size={},nr_inodes={}\0",
@@ -249,6 +287,7 @@ fn build_tree(job: &Job<'_>, mounts: &[OwnedFd]) -> Result<(), StepError> {
         job.limits.inodes.saturating_add(own_inodes),
     );
     mount_remount("/box", QUIET, c_str(&options)).at("size the tmpfs")?;
+    fill()?;
 
     let (image, layers) =
         mounts.split_at_checked(job.image.len()).ok_or(Errno::BADF).at("read the job")?;
@@ -343,7 +382,7 @@ fn c_str(options: &str) -> &CStr {
     CStr::from_bytes_until_nul(options.as_bytes()).unwrap_or_default()
 }
 
-fn relative(path: &[u8]) -> &Path {
+pub(super) fn relative(path: &[u8]) -> &Path {
     let path = Path::new(OsStr::from_bytes(path));
     path.strip_prefix("/").unwrap_or(path)
 }
@@ -358,7 +397,7 @@ fn attach(mount: Option<&OwnedFd>, at: &str) -> rustix::io::Result<()> {
 }
 
 /// Opens what is below `root`, never through a link or out of it.
-fn open_below(
+pub(super) fn open_below(
     root: BorrowedFd<'_>,
     path: &Path,
     flags: OFlags,
@@ -368,7 +407,7 @@ fn open_below(
     openat2(root, path, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode), resolve)
 }
 
-fn open_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_directory(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     if path.as_os_str().is_empty() {
         return rustix::io::fcntl_dupfd_cloexec(root, 3);
     }
@@ -479,7 +518,7 @@ fn hide_lower(
 }
 
 /// Writes what overlayfs takes for "nothing here": character device 0:0.
-fn write_absent(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
+pub(super) fn write_absent(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<()> {
     mknodat(directory, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
@@ -542,6 +581,11 @@ pub(super) fn resources(job: &Job<'_>, cgroups: &SlotFiles, shared: &Shared) -> 
         resources.push((libc::RLIMIT_DATA, bytes));
     }
     resources
+}
+
+/// Returns the rules for what a sandbox may write.
+fn confinement(job: &Job<'_>) -> Result<Option<Confinement>, StepError> {
+    landlock::ruleset(&Path::new("/").join(relative(job.workdir))).at("make the Landlock rules")
 }
 
 fn give_up_rights(

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -22,8 +22,8 @@ use rustix::{
 
 use super::{
     cgroup::{Role, SlotFiles},
-    job::{self, Job, NewInterpreter, Report, Request, Source},
-    landlock,
+    job::{self, Job, NewInterpreter, NewSession, Report, Request, Source},
+    keep, landlock,
     lending::{Lending, Stage},
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
@@ -114,10 +114,10 @@ pub(super) struct Slot<'a> {
 }
 
 /// Pid 1 of a sandbox that has no job yet.
-struct Next {
-    pidfd: OwnedFd,
-    pid: i32,
-    socket: OwnedFd,
+pub(super) struct Next {
+    pub(super) pidfd: OwnedFd,
+    pub(super) pid: i32,
+    pub(super) socket: OwnedFd,
 }
 
 impl Next {
@@ -129,6 +129,15 @@ impl Next {
                 Err(rustix::io::Errno::INTR) => {}
                 received => return received.map_or_else(|_| Vec::new(), |(_, fds)| fds),
             }
+        }
+    }
+
+    /// Sends its message.
+    fn send(&self, message: &[u8], fds: &[OwnedFd]) {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        if wire::send(&self.socket, message, &fds).is_err() {
+            // One that failed to prepare itself is gone and has said why; any other would wait on.
+            sys::kill_pidfd(self.pidfd.as_fd());
         }
     }
 }
@@ -301,7 +310,47 @@ impl<'a> Slot<'a> {
                 fds.extend(file);
                 self.run(&job, message, fds, held, socket, received_ns)
             }
+            Request::Session(session) => {
+                fds.extend(self.open_mounts(session.job.directories())?);
+                fds.extend(file);
+                self.keep(&session, message, fds, socket, received_ns)
+            }
         }
+    }
+
+    /// Makes a sandbox for several commands and keeps it.
+    fn keep(
+        &mut self,
+        session: &NewSession<'_>,
+        message: &[u8],
+        fds: Vec<OwnedFd>,
+        socket: &OwnedFd,
+        received_ns: u64,
+    ) -> Result<Report, StepError> {
+        let next = self.ready(&session.job)?;
+        let watch = Watch::new(&self.cgroups, self.shared, &session.job, self.cpus);
+        next.send(message, &fds);
+        drop(fds);
+        match keep::keep(self, session, &next, socket, watch, received_ns) {
+            Ok(report) => Ok(report),
+            // Whatever is left of the session ends with the slot.
+            Err(_) => sys::exit_now(1),
+        }
+    }
+
+    /// Sets the limits of a job; returns pid 1 of its sandbox, which waits for it.
+    fn ready(&mut self, job: &Job<'_>) -> Result<Next, StepError> {
+        self.apply_limits(job)?;
+        self.clone_next()?;
+        let next = self.next.take().ok_or_else(bad_message).at("clone the sandbox")?;
+        self.namespaces = next.prepared();
+        self.shared.set_outside(1 + self.interpreters.len() as u64);
+        Ok(next)
+    }
+
+    /// Returns a descriptor of the slot's own process.
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.own_pidfd.as_fd()
     }
 
     fn start_interpreter(
@@ -331,20 +380,9 @@ impl<'a> Slot<'a> {
         socket: &OwnedFd,
         received_ns: u64,
     ) -> Result<Report, StepError> {
-        self.apply_limits(job)?;
-        self.clone_next()?;
-        let Some(next) = self.next.take() else {
-            return Err(bad_message()).at("clone the sandbox");
-        };
-        self.namespaces = next.prepared();
-        self.shared.set_outside(1 + self.interpreters.len() as u64);
+        let next = self.ready(job)?;
         let mut watch = Watch::new(&self.cgroups, self.shared, job, self.cpus);
-        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        if wire::send(&next.socket, message, &borrowed).is_err() {
-            // One that failed to prepare itself is gone and has said why; any other would wait on.
-            sys::kill_pidfd(next.pidfd.as_fd());
-        }
-        drop(borrowed);
+        next.send(message, &fds);
         drop(fds);
         let mut lending =
             job.lent.map(|lent| Lending::new(job, lent, self.interpreters.get(&lent.number), held));
@@ -479,7 +517,7 @@ fn wait(
     }
 }
 
-fn bad_message() -> io::Error {
+pub(super) fn bad_message() -> io::Error {
     io::Error::from_raw_os_error(libc::EBADMSG)
 }
 

@@ -150,9 +150,11 @@ pub(crate) fn reap() -> Option<(i32, i32, Used)> {
     (pid > 0).then(|| (pid, status, used(&usage)))
 }
 
-/// Returns a descriptor that is readable once a child has ended, until [`take_signals`].
-pub(crate) fn child_signals() -> io::Result<OwnedFd> {
-    // SAFETY: the set is initialised before use and outlives the calls; the descriptor is new.
+/// Returns a descriptor, `least` or above, that is readable when a child of this process has ended,
+/// until [`take_signals`].
+pub(crate) fn child_signals(least: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the set is plain old data, initialised before use, and outlives the calls; the kernel
+    // makes the descriptors for us, and the first is closed when its owner is dropped.
     unsafe {
         let mut set = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut set);
@@ -160,7 +162,8 @@ pub(crate) fn child_signals() -> io::Result<OwnedFd> {
         check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()).into())?;
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         let fd = check(libc::signalfd(-1, &raw const set, flags).into())?;
-        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+        let first = OwnedFd::from_raw_fd(fd as RawFd);
+        Ok(rustix::io::fcntl_dupfd_cloexec(&first, least)?)
     }
 }
 
@@ -195,6 +198,13 @@ pub(crate) fn remove_ipc(kind: IpcObject, id: i32) -> io::Result<()> {
         }
     };
     check(result.into()).map(drop)
+}
+
+/// Sends `signal` to the process group `group`; to every process that this one may signal but
+/// itself, where that is 1.
+pub(crate) fn signal_group(group: i32, signal: i32) {
+    // SAFETY: sends a signal, touches no memory.
+    unsafe { libc::kill(-group, signal) };
 }
 
 /// Ends the process at once, without running anything of the standard library's.
@@ -495,8 +505,14 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 
 /// Closes every descriptor of a process that will use none any more.
 pub(crate) fn close_everything() {
-    // SAFETY: the caller (pid 1 of a sandbox, which waits and exits) uses no descriptor afterwards.
-    unsafe { libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0) };
+    close_range(0, u32::MAX);
+}
+
+/// Closes the descriptors from `first` to `last`.
+pub(crate) fn close_range(first: u32, last: u32) {
+    // SAFETY: the caller (pid 1 of a sandbox) uses none of them afterwards: whatever it needs it has
+    // moved elsewhere, and it ends without dropping what it inherited.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }
 
 /// Strings in the form that `execve` takes them.

@@ -223,7 +223,8 @@ impl<'a> Watch<'a> {
         self.cgroups.has(Role::MemoryMax)
     }
 
-    fn cpu_ns(&self) -> u64 {
+    /// Returns the CPU time until now.
+    pub(super) fn cpu_ns(&self) -> u64 {
         if let Some(ns) = self.cgroups.number(Role::CpuUsage) {
             return ns;
         }
@@ -231,6 +232,14 @@ impl<'a> Watch<'a> {
             Some(us) => (us * 1000).saturating_sub(self.cpu_base_ns),
             None => self.last.cpu_ns.max(self.used.cpu_ns),
         }
+    }
+
+    /// Returns how often memory ran out since the last time that this was asked, for sandboxes that
+    /// go on when it did.
+    pub(super) fn shortages(&mut self) -> u64 {
+        let kills = self.oom_kills();
+        self.oom_base += kills;
+        kills
     }
 
     fn oom_kills(&self) -> u64 {

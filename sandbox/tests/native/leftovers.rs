@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use assay_sandbox::Backend;
+use assay_sandbox::{Backend, SessionSpec};
 
 use crate::common::{DAEMON, native, sh, spec, start, stdout};
 
 /// Processes that carry `mark` in their command line.
-fn processes(mark: &str) -> usize {
+pub(crate) fn processes(mark: &str) -> usize {
     let entries = std::fs::read_dir("/proc").expect("proc").flatten();
     entries
         .filter(|entry| {
@@ -34,13 +34,13 @@ fn cgroups(state: &Path) -> Vec<PathBuf> {
 }
 
 /// A number for `sleep` that no other test uses.
-fn mark() -> String {
+pub(crate) fn mark() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{}{:03}", 100_000 + std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst))
 }
 
-async fn until(what: &str, limit: Duration, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, limit: Duration, holds: impl Fn() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < limit, "{what} took longer than {limit:?}");
@@ -94,7 +94,7 @@ async fn a_killed_service_takes_everything_along_and_the_next_clears_up() {
         .stdout(Stdio::null())
         .spawn()
         .expect("a service");
-    until("starting", Duration::from_secs(20), || processes(&format!("sleep\0{mark}")) >= 4).await;
+    until("starting", Duration::from_secs(20), || processes(&format!("sleep\0{mark}")) >= 6).await;
     let groups = cgroups(native.state.path());
     service.kill().expect("a kill");
     service.wait().expect("an end");
@@ -150,7 +150,13 @@ async fn a_service_to_kill() {
         let sandbox = native.create(spec()).await.expect("a sandbox");
         let _ = sandbox.run(sh(&script)).await;
     };
-    tokio::join!(run(), run());
+    let session = async {
+        let spec = SessionSpec { sandbox: spec(), from: None, lease: Duration::from_secs(600) };
+        let session = native.open(spec).await.expect("a session");
+        let mut process = session.start(sh(&script), Duration::MAX).await.expect("a start");
+        let _ = process.next().await;
+    };
+    tokio::join!(run(), run(), session);
 }
 
 #[tokio::test]

@@ -7,4 +7,5 @@ mod leftovers;
 mod limits;
 mod ordinary_user;
 mod running;
+mod session;
 mod warm;

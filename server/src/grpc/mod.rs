@@ -2,6 +2,8 @@
 
 mod auth;
 mod deadline;
+mod episode;
+mod episode_request;
 mod group;
 mod request;
 mod response;
@@ -11,6 +13,7 @@ mod task;
 
 pub(crate) use auth::Guard;
 pub use auth::{Token, TokenError};
+pub(crate) use episode::EpisodeApi;
 pub(crate) use reward::RewardApi;
 pub(crate) use task::TaskApi;
 

@@ -1,7 +1,7 @@
 //! From the wire to the model: what is wrong with a request is said field by field.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Display,
     time::{Duration, SystemTime},
 };
@@ -27,12 +27,12 @@ impl Violations {
         Self(vec![FieldViolation::new(field, what.to_string())])
     }
 
-    fn add(&mut self, field: impl Into<String>, what: impl Display) {
+    pub(super) fn add(&mut self, field: impl Into<String>, what: impl Display) {
         self.0.push(FieldViolation::new(field, what.to_string()));
     }
 
     /// Keeps what is good; notes what is not.
-    fn keep<T>(&mut self, field: String, checked: Result<T, impl Display>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, field: String, checked: Result<T, impl Display>) -> Option<T> {
         checked.map_err(|what| self.add(field, what)).ok()
     }
 }
@@ -186,12 +186,7 @@ fn read(
     violations: &mut Violations,
 ) -> Option<Evaluation> {
     let at = |field: &str| format!("{prefix}{field}");
-    let priority = match request.priority() {
-        v1::Priority::Unspecified | v1::Priority::Normal => Priority::Normal,
-        v1::Priority::High => Priority::High,
-        v1::Priority::Low => Priority::Low,
-    };
-    known::<v1::Priority>(request.priority, at("priority"), violations);
+    let priority = priority(request.priority, at("priority"), violations);
     let stop = match request.stop() {
         v1::Stop::Unspecified | v1::Stop::All => Stop::All,
         v1::Stop::Decisive => Stop::Decisive,
@@ -201,11 +196,7 @@ fn read(
     let own_deadline = duration(request.deadline, at("deadline"), violations);
     name(&request.run_id, at("run_id"), violations);
     name(&request.group_id, at("group_id"), violations);
-    for (fact, value) in &request.external {
-        if !value.is_finite() {
-            violations.add(at(&format!("external[{fact:?}]")), "is not a finite number");
-        }
-    }
+    finite(&request.external, &at, violations);
     let generation = generation(request.generation.unwrap_or_default(), &at, violations);
     let submission = submission(request.submission, &at, violations);
     let request_id = violations.keep(at("request_id"), RequestId::new(request.request_id));
@@ -224,6 +215,27 @@ fn read(
         stop,
         ..Evaluation::new(request_id?, task?, submission?)
     })
+}
+
+pub(super) fn priority(value: i32, field: String, violations: &mut Violations) -> Priority {
+    known::<v1::Priority>(value, field, violations);
+    match v1::Priority::try_from(value).unwrap_or_default() {
+        v1::Priority::Unspecified | v1::Priority::Normal => Priority::Normal,
+        v1::Priority::High => Priority::High,
+        v1::Priority::Low => Priority::Low,
+    }
+}
+
+pub(super) fn finite(
+    external: &HashMap<String, f64>,
+    at: &impl Fn(&str) -> String,
+    violations: &mut Violations,
+) {
+    for (fact, value) in external {
+        if !value.is_finite() {
+            violations.add(at(&format!("external[{fact:?}]")), "is not a finite number");
+        }
+    }
 }
 
 fn submission(
@@ -247,7 +259,7 @@ fn submission(
     })
 }
 
-fn generation(
+pub(super) fn generation(
     generation: v1::Generation,
     at: &impl Fn(&str) -> String,
     violations: &mut Violations,
@@ -279,13 +291,13 @@ fn on_disconnect(value: i32, field: String, violations: &mut Violations) -> Opti
     }
 }
 
-fn known<T: TryFrom<i32>>(value: i32, field: String, violations: &mut Violations) {
+pub(super) fn known<T: TryFrom<i32>>(value: i32, field: String, violations: &mut Violations) {
     if T::try_from(value).is_err() {
         violations.add(field, format!("{value} is no value of this enum"));
     }
 }
 
-fn duration(
+pub(super) fn duration(
     value: Option<prost_types::Duration>,
     field: String,
     violations: &mut Violations,
@@ -294,7 +306,7 @@ fn duration(
     violations.keep(field, value.map_err(|_| "is negative or out of range"))
 }
 
-fn name(text: &str, field: String, violations: &mut Violations) {
+pub(super) fn name(text: &str, field: String, violations: &mut Violations) {
     if text.chars().count() > MAX_NAME_CHARS || text.chars().any(char::is_control) {
         violations.add(field, "at most 200 characters, no control characters");
     }

@@ -1,7 +1,10 @@
 //! The one place where our errors become gRPC codes.
 
-use assay_fleet::{Stopped, StoreError, SubmitError};
+use std::{io::ErrorKind, time::Duration};
+
+use assay_fleet::{EpisodeError, Stopped, StoreError, SubmitError};
 use assay_repos::{TaskError, TaskId};
+use assay_sandbox::{BackendError, Over, SessionError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use tracing::{error, warn};
@@ -25,6 +28,8 @@ pub(super) enum ApiError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Task(#[from] TaskError),
+    #[error(transparent)]
+    Episode(#[from] EpisodeError),
 }
 
 impl From<Violations> for ApiError {
@@ -62,6 +67,63 @@ pub(super) fn status(error: impl Into<ApiError>) -> Status {
         ApiError::Task(cause) => {
             warn!(error = &cause as &dyn std::error::Error, "a task can't be shown");
             Status::failed_precondition(message)
+        }
+        ApiError::Episode(error) => episode(error, message),
+    }
+}
+
+/// When to try again to open an episode where there are too many.
+const EPISODES_END: Duration = Duration::from_secs(1);
+
+fn episode(error: EpisodeError, message: String) -> Status {
+    match error {
+        EpisodeError::NotFound { .. }
+        | EpisodeError::NoStep { .. }
+        | EpisodeError::NoSnapshot { .. }
+        | EpisodeError::UnknownTask { .. } => Status::not_found(message),
+        EpisodeError::Opening { .. } => Status::unavailable(message),
+        EpisodeError::Conflict { .. } => field("id", message),
+        EpisodeError::TooManyForks { .. } => field("episode_ids", message),
+        EpisodeError::UnknownReward { .. } => field("reward", message),
+        EpisodeError::Kind { .. } => field("task_id", message),
+        EpisodeError::Busy { .. }
+        | EpisodeError::Forgotten { .. }
+        | EpisodeError::OutOfSteps { .. }
+        | EpisodeError::TooManySnapshots { .. }
+        | EpisodeError::Submitted => Status::failed_precondition(message),
+        EpisodeError::Full { .. } => Status::with_error_details(
+            Code::ResourceExhausted,
+            message,
+            ErrorDetails::with_retry_info(Some(EPISODES_END)),
+        ),
+        EpisodeError::Task(failure) if failure.retryable => Status::unavailable(message),
+        EpisodeError::Task(_) => Status::failed_precondition(message),
+        EpisodeError::Session(error) => session(error, message),
+        EpisodeError::Submit(error) => status(error),
+        EpisodeError::Stopped(error) => status(error),
+        EpisodeError::Store(error) => status(error),
+    }
+}
+
+fn session(error: SessionError, message: String) -> Status {
+    match error {
+        SessionError::Over(Over::Lease) => Status::not_found(message),
+        SessionError::File { kind: ErrorKind::NotFound, .. } => Status::not_found(message),
+        SessionError::File { kind: ErrorKind::PermissionDenied, .. } => {
+            Status::permission_denied(message)
+        }
+        SessionError::Over(_)
+        | SessionError::Paused
+        | SessionError::File { .. }
+        | SessionError::Freeze(_)
+        | SessionError::Backend(BackendError::ImageNotFound(_)) => {
+            Status::failed_precondition(message)
+        }
+        SessionError::Backend(BackendError::Spec(_)) => Status::invalid_argument(message),
+        SessionError::Backend(BackendError::Unsupported { .. }) => Status::unimplemented(message),
+        SessionError::Backend(cause) => {
+            error!(error = &cause as &dyn std::error::Error, "a sandbox failed");
+            Status::unavailable(message)
         }
     }
 }

@@ -119,7 +119,7 @@ impl Agent {
             interpreters: Vec::new(),
             interpreters_user,
             seccomp: seccomp::compile().at("compile the seccomp filter")?,
-            children: sys::child_signals().at("watch for children")?,
+            children: sys::child_signals(3).at("watch for children")?,
             meter: Meter::open(),
         })
     }

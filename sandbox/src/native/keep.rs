@@ -1,0 +1,377 @@
+//! A slot that keeps a session: hands asks on, watches limits and the lease, ends everything.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{
+    cgroup::Role,
+    errand::{Errand, Tree},
+    job::{NewSession, Report},
+    shared::{AtStep, StepError},
+    slot::{Next, Slot, bad_message},
+    sys,
+    talk::{Ask, Reply},
+    watch::{Verdict, Watch},
+    wire,
+};
+use crate::{Over, Start};
+
+/// Most errands at a time. A reader that does not read holds one up.
+const ERRANDS: usize = 16;
+
+/// How long all processes may take to stand still.
+const STILL: Duration = Duration::from_secs(2);
+
+/// What a slot knows of its session.
+struct Keeper<'a> {
+    slot: &'a Slot<'a>,
+    socket: &'a OwnedFd,
+    next: &'a Next,
+    watch: Watch<'a>,
+    lease_ns: u64,
+    /// When the service was heard last.
+    heard_ns: u64,
+    /// Whether pid 1 lives.
+    alive: bool,
+    paused: bool,
+    /// Why everything is or will be dead.
+    over: Option<Over>,
+    /// Its files, from the moment that they are there.
+    tree: Option<Tree>,
+    errands: Vec<Errand>,
+    /// Times that memory ran out.
+    shortages: u64,
+    /// Commands that run: the shortages and the CPU time when they were started.
+    commands: BTreeMap<u64, (u64, u64)>,
+    buffer: Vec<u8>,
+}
+
+/// Whether to go on.
+enum Step {
+    On,
+    Close,
+}
+
+/// Keeps the session of pid 1 `next`, which has its message, until the service closes it, its lease
+/// runs out or it can't be made.
+pub(super) fn keep(
+    slot: &Slot<'_>,
+    session: &NewSession<'_>,
+    next: &Next,
+    socket: &OwnedFd,
+    watch: Watch<'_>,
+    received_ns: u64,
+) -> Result<Report, StepError> {
+    let mut keeper = Keeper {
+        slot,
+        socket,
+        next,
+        watch,
+        lease_ns: session.lease_ns,
+        heard_ns: sys::now_ns(),
+        alive: true,
+        paused: false,
+        over: None,
+        tree: None,
+        errands: Vec::new(),
+        shortages: 0,
+        commands: BTreeMap::new(),
+        buffer: vec![0; wire::MAX_DATAGRAM],
+    };
+    let kept = loop {
+        match keeper.step() {
+            Ok(Step::On) => {}
+            Ok(Step::Close) => break Ok(()),
+            Err(e) => break Err(e),
+        }
+    };
+    // In any case: nothing of it lives when the next is made.
+    keeper.kill(Over::Ended);
+    keeper.reap()?;
+    keeper.errands.clear();
+    kept?;
+    if keeper.tree.is_none()
+        && let Some((step, errno)) = slot.shared.failed()
+    {
+        return Ok(Report::Failed { step: step.to_owned(), errno });
+    }
+    let started = (Start::Cold, false);
+    Ok(keeper.watch.report(Verdict::Cancelled, started, received_ns, sys::now_ns()))
+}
+
+impl Keeper<'_> {
+    /// Waits for what comes next, and sees to it.
+    fn step(&mut self) -> Result<Step, StepError> {
+        let looks = self.alive;
+        let most = if looks { self.watch.next_look() } else { Duration::from_secs(3600) };
+        let left = Duration::from_nanos(self.lease_left_ns());
+        let timeout = most.min(left);
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        let mut fds = vec![PollFd::new(self.socket, PollFlags::IN | PollFlags::RDHUP)];
+        fds.extend(self.errands.iter().map(|errand| PollFd::new(errand, PollFlags::IN)));
+        if self.alive {
+            fds.push(PollFd::new(&self.next.pidfd, PollFlags::IN));
+            fds.push(PollFd::new(&self.next.socket, PollFlags::IN));
+        }
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).at("wait for the session"),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        let errands = self.errands.len();
+        let [is_dead, is_said] =
+            [1, 2].map(|place| ready.get(errands + place).copied().unwrap_or(false));
+        if is_said {
+            self.hear()?;
+        }
+        if is_dead {
+            self.kill(Over::Broken);
+            self.reap()?;
+            if self.tree.is_none() {
+                return Ok(Step::Close);
+            }
+        }
+        for place in (0..errands).rev().filter(|place| ready[place + 1]) {
+            let errand = self.errands.swap_remove(place);
+            // It has answered, unless it died.
+            self.say(
+                errand.number,
+                Reply::refused("read or write a file of the session", &bad_message()),
+            );
+            if errand.thaws {
+                self.thaw();
+            }
+        }
+        if ready[0] {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let step = match wire::receive(self.socket, &mut buffer) {
+                // The service is gone.
+                Ok((0, _)) => sys::exit_now(0),
+                Ok((length, _)) if length == wire::CANCEL.len() => Ok(Step::Close),
+                Ok((length, fds)) => self.answer(&buffer[..length], fds).map(|()| Step::On),
+                Err(rustix::io::Errno::INTR) => Ok(Step::On),
+                Err(_) => sys::exit_now(0),
+            };
+            self.buffer = buffer;
+            return step;
+        }
+        if looks && self.alive {
+            self.look();
+        }
+        if self.lease_left_ns() == 0 {
+            self.kill(Over::Lease);
+            self.reap()?;
+            return Ok(Step::Close);
+        }
+        Ok(Step::On)
+    }
+
+    fn lease_left_ns(&self) -> u64 {
+        self.heard_ns.saturating_add(self.lease_ns).saturating_sub(sys::now_ns())
+    }
+
+    /// Looks whether a limit is passed.
+    fn look(&mut self) {
+        self.shortages += self.watch.shortages();
+        match self.watch.look(self.next.pid) {
+            // Where no control group ends the largest process, all but pid 1 have to go.
+            Verdict::Limit(crate::LimitKind::Memory) => {
+                self.shortages += 1;
+                let kill = Ask::Signal { to: 0, signal: libc::SIGKILL }.encode(0);
+                let _ = self.pass(&[&[wire::INLINE][..], &kill].concat(), &[]);
+            }
+            Verdict::Limit(kind) => self.kill(Over::Limit(kind)),
+            Verdict::Ended | Verdict::Cancelled | Verdict::Orphaned => {}
+        }
+    }
+
+    /// Hears pid 1.
+    fn hear(&mut self) -> Result<(), StepError> {
+        let mut buffer = [0; 4096];
+        let (length, mut fds) = match wire::receive(&self.next.socket, &mut buffer) {
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            received => received.at("hear pid 1")?,
+        };
+        if self.tree.is_none() && length > 0 {
+            let (Some(tmp), Some(work), Some(root)) = (fds.pop(), fds.pop(), fds.pop()) else {
+                return Err(bad_message()).at("hear pid 1");
+            };
+            self.tree = Some(Tree { root, work, tmp });
+            self.say(0, Reply::Ready);
+            return Ok(());
+        }
+        if let Some(Report::Reply(number, mut reply)) = Report::decode(&buffer[..length]) {
+            if let Reply::Ended(end) = &mut reply {
+                self.shortages += self.watch.shortages();
+                let (shortages, cpu_ns) = self.commands.remove(&number).unwrap_or_default();
+                end.out_of_memory = self.shortages > shortages;
+                end.cpu_ns = self.watch.cpu_ns().saturating_sub(cpu_ns);
+            }
+            self.say(number, reply);
+        }
+        Ok(())
+    }
+
+    /// Does what the service asks for.
+    fn answer(&mut self, message: &[u8], mut fds: Vec<OwnedFd>) -> Result<(), StepError> {
+        self.heard_ns = sys::now_ns();
+        let in_file = message.first() == Some(&wire::IN_FILE);
+        let file = if in_file { fds.last().map(rustix::io::dup).transpose() } else { Ok(None) };
+        let file = file.at("keep the ask's file")?;
+        let bytes = wire::job(message, &mut fds).at("read an ask")?;
+        let (number, ask) = Ask::decode(&bytes).ok_or_else(bad_message).at("read an ask")?;
+        let reply = match ask {
+            Ask::Start(_) | Ask::Signal { .. } if !self.alive => Reply::Dead,
+            Ask::Start(_) | Ask::Signal { .. } if self.paused => Reply::Paused,
+            Ask::Start(_) | Ask::Signal { .. } => {
+                if matches!(ask, Ask::Start(_)) {
+                    self.commands.insert(number, (self.shortages, self.watch.cpu_ns()));
+                }
+                fds.extend(file);
+                match self.pass(message, &fds) {
+                    Ok(()) => return Ok(()),
+                    Err(_) => Reply::Dead,
+                }
+            }
+            Ask::Pause if !self.alive => Reply::Dead,
+            Ask::Pause => self.pause(),
+            Ask::Resume => {
+                if self.paused {
+                    self.paused = false;
+                    self.thaw();
+                }
+                Reply::Done
+            }
+            Ask::Beat => Reply::Done,
+            Ask::End => {
+                self.kill(Over::Ended);
+                self.reap()?;
+                Reply::Done
+            }
+            Ask::Read { .. } | Ask::Write { .. } | Ask::Freeze { .. } => {
+                match self.send_errand(number, &ask, fds) {
+                    Ok(()) => return Ok(()),
+                    Err(e) => Reply::refused(e.step, &e.source),
+                }
+            }
+        };
+        self.say(number, reply);
+        Ok(())
+    }
+
+    fn send_errand(
+        &mut self,
+        number: u64,
+        ask: &Ask<'_>,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<(), StepError> {
+        let Some(tree) = &self.tree else { return Err(bad_message()).at("find the files") };
+        if self.errands.len() >= ERRANDS {
+            let busy = std::io::Error::from_raw_os_error(libc::EBUSY);
+            return Err(busy).at("read or write more files at a time");
+        }
+        let file = fds.pop().ok_or_else(bad_message).at("read an ask")?;
+        let stands = !self.alive || self.paused;
+        // Where there is no freezer, the copy is of files that others may change meanwhile.
+        let thaws = matches!(ask, Ask::Freeze { .. }) && !stands && self.freeze().is_ok();
+        let slot = (self.slot.pidfd(), self.slot.seccomp);
+        let errand = Errand::start(number, ask, tree, File::from(file), self.socket, slot);
+        match errand {
+            Ok(mut errand) => {
+                errand.thaws = thaws;
+                self.errands.push(errand);
+                Ok(())
+            }
+            Err(e) => {
+                if thaws {
+                    self.thaw();
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Hands a message on to pid 1.
+    fn pass(&self, message: &[u8], fds: &[OwnedFd]) -> std::io::Result<()> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        wire::send(&self.next.socket, message, &fds)
+    }
+
+    fn pause(&mut self) -> Reply {
+        match self.freeze() {
+            Ok(()) => {
+                self.paused = true;
+                Reply::Done
+            }
+            Err(e) => {
+                self.thaw();
+                Reply::refused("pause without a v2 control group", &e)
+            }
+        }
+    }
+
+    /// Makes every process stand still.
+    fn freeze(&self) -> std::io::Result<()> {
+        let cgroups = &self.slot.cgroups;
+        if !cgroups.has(Role::Freeze) || !cgroups.has(Role::Frozen) {
+            return Err(std::io::ErrorKind::Unsupported.into());
+        }
+        cgroups.write(Role::Freeze, "1")?;
+        let started = Instant::now();
+        while cgroups.keyed(Role::Frozen, "frozen") != Some(1) {
+            if started.elapsed() > STILL {
+                return Err(std::io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        Ok(())
+    }
+
+    fn thaw(&self) {
+        let freezes = self.errands.iter().any(|errand| errand.thaws);
+        if !self.paused && !freezes {
+            let _ = self.slot.cgroups.write(Role::Freeze, "0");
+        }
+    }
+
+    /// Kills everything, for the first reason that is given.
+    fn kill(&mut self, why: Over) {
+        if self.over.is_none() {
+            self.over = Some(why);
+        }
+        // A dead namespace's first process takes all others along, frozen or not.
+        sys::kill_pidfd(self.next.pidfd.as_fd());
+    }
+
+    /// Waits until pid 1, and with it everything, is dead.
+    fn reap(&mut self) -> Result<(), StepError> {
+        if self.alive {
+            self.paused = false;
+            self.errands.iter_mut().for_each(|errand| errand.thaws = false);
+            self.thaw();
+            self.watch.used = sys::wait_pidfd(self.next.pidfd.as_fd()).at("reap the session")?;
+            self.alive = false;
+            if self.tree.is_some()
+                && let Some(over) = self.over
+            {
+                self.say(0, Reply::Over(over));
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&self, number: u64, reply: Reply) {
+        let report = Report::Reply(number, reply).encode();
+        if wire::send(self.socket, &report, &[]).is_err() {
+            sys::exit_now(0);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! What a session's writable files were at one moment: frozen once, thawed into many sessions.
+//!
+//! The files lie in one unlinked file of ours, as records; nothing of them is ever on the host under
+//! a name. Only our own code writes records. What they speak of is hostile all the same: names are
+//! bytes, sizes are claims, and a reader takes no more into memory than it was told to.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, BufReader, Read, Write},
+    os::unix::{ffi::OsStringExt as _, fs::FileExt as _},
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// The writable files of a session at one moment: what it changed in its work tree, and `/tmp`.
+/// Clones share it; the last one dropped frees it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    file: Arc<File>,
+    bytes: u64,
+}
+
+/// One path of a work tree that a session changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenEntry {
+    /// Relative to the work tree. Made of plain names, but not always UTF-8.
+    pub path: PathBuf,
+    /// What is there.
+    pub what: Frozen,
+}
+
+/// What a session left at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frozen {
+    /// A directory. Of one that `hides` what lower layers hold there, nothing of theirs is left.
+    Directory {
+        /// Whether it was made anew where there was one.
+        hides: bool,
+    },
+    /// A regular file.
+    File {
+        /// Its size in bytes.
+        bytes: u64,
+        /// Its content; absent when it has more bytes than were asked for.
+        content: Option<Vec<u8>>,
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+    /// A symbolic link.
+    Symlink(PathBuf),
+    /// A named pipe.
+    Pipe,
+    /// Nothing, where lower layers hold something.
+    Absent,
+}
+
+impl Snapshot {
+    /// Takes over a file of records.
+    pub(crate) fn new(file: File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), bytes })
+    }
+
+    /// Returns the file of records.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Returns its size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads what the session changed in its work tree, with the content of files of up to
+    /// `file_bytes` and of no more than `all_bytes` together. Directories come before what is in
+    /// them. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read.
+    pub fn work_tree(&self, file_bytes: u64, all_bytes: u64) -> io::Result<Vec<FrozenEntry>> {
+        let mut records = Records::of(&self.file);
+        let (mut entries, mut room) = (Vec::new(), all_bytes);
+        while let Some(record) = records.next()? {
+            let what = match record.kind {
+                Kind::Directory => Frozen::Directory { hides: false },
+                Kind::NewDirectory => Frozen::Directory { hides: true },
+                Kind::Absent => Frozen::Absent,
+                Kind::Pipe => Frozen::Pipe,
+                Kind::Symlink => Frozen::Symlink(records.target()?),
+                Kind::File => {
+                    let bytes = records.number()?;
+                    let fits = record.root == Root::Work && bytes <= file_bytes.min(room);
+                    let content = records.content(fits.then_some(bytes))?;
+                    room -= content.as_ref().map_or(0, |content| content.len() as u64);
+                    Frozen::File { bytes, content, executable: record.mode & 0o100 != 0 }
+                }
+            };
+            if record.root == Root::Work {
+                entries.push(FrozenEntry { path: record.path, what });
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Which tree a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Root {
+    Work,
+    Tmp,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Directory,
+    /// One that hides what lower layers hold there.
+    NewDirectory,
+    /// Its size and its pieces follow.
+    File,
+    /// Its target follows.
+    Symlink,
+    Pipe,
+    Absent,
+}
+
+/// The head of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) root: Root,
+    pub(crate) kind: Kind,
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// When it was changed, in seconds and nanoseconds.
+    pub(crate) modified: (i64, u32),
+    pub(crate) path: PathBuf,
+}
+
+const ROOTS: [Root; 2] = [Root::Work, Root::Tmp];
+const KINDS: [Kind; 6] =
+    [Kind::Directory, Kind::NewDirectory, Kind::File, Kind::Symlink, Kind::Pipe, Kind::Absent];
+
+/// Writes records, and no more than so many bytes of them.
+pub(crate) struct RecordWriter<W> {
+    to: W,
+    room: u64,
+}
+
+impl<W: Write> RecordWriter<W> {
+    pub(crate) fn new(to: W, room: u64) -> Self {
+        Self { to, room }
+    }
+
+    pub(crate) fn record(&mut self, record: &Record) -> io::Result<()> {
+        self.bytes(&[record.root as u8, record.kind as u8])?;
+        self.number(record.mode.into())?;
+        self.number(record.modified.0 as u64)?;
+        self.number(record.modified.1.into())?;
+        self.text(record.path.as_os_str().as_encoded_bytes())
+    }
+
+    pub(crate) fn number(&mut self, number: u64) -> io::Result<()> {
+        self.bytes(&number.to_le_bytes())
+    }
+
+    /// Writes a length and so many bytes.
+    pub(crate) fn text(&mut self, text: &[u8]) -> io::Result<()> {
+        self.number(text.len() as u64)?;
+        self.bytes(text)
+    }
+
+    /// Writes a piece of a file; one of no bytes is the last.
+    pub(crate) fn piece(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.number(offset)?;
+        self.text(bytes)
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.room = self.room.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.to.write_all(bytes)
+    }
+}
+
+/// Most bytes of a path, of a link's target and of a piece.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// Reads records from the start of a file.
+pub(crate) struct Records<'f> {
+    from: BufReader<Cursor<'f>>,
+}
+
+impl<'f> Records<'f> {
+    pub(crate) fn of(file: &'f File) -> Self {
+        Self { from: BufReader::with_capacity(256 << 10, Cursor { file, at: 0 }) }
+    }
+
+    /// Returns the next record; whatever belongs to the last one must have been read.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Record>> {
+        let mut head = [0; 2];
+        if self.from.read(&mut head[..1])? == 0 {
+            return Ok(None);
+        }
+        self.from.read_exact(&mut head[1..])?;
+        let root = ROOTS.into_iter().find(|root| *root as u8 == head[0]).ok_or_else(broken)?;
+        let kind = KINDS.into_iter().find(|kind| *kind as u8 == head[1]).ok_or_else(broken)?;
+        Ok(Some(Record {
+            root,
+            kind,
+            mode: self.number()? as u32 & 0o777,
+            modified: (self.number()? as i64, self.number()? as u32),
+            path: self.target()?,
+        }))
+    }
+
+    pub(crate) fn number(&mut self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.from.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    pub(crate) fn target(&mut self) -> io::Result<PathBuf> {
+        let mut text = Vec::new();
+        self.text(&mut text)?;
+        Ok(OsString::from_vec(text).into())
+    }
+
+    /// Reads the next piece of a file into `piece` and returns its place; `None` after the last.
+    pub(crate) fn piece(&mut self, piece: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        let offset = self.number()?;
+        self.text(piece)?;
+        Ok((!piece.is_empty()).then_some(offset))
+    }
+
+    fn text(&mut self, text: &mut Vec<u8>) -> io::Result<()> {
+        let length = self.number()?;
+        if length > MAX_TEXT {
+            return Err(broken());
+        }
+        text.resize(length as usize, 0);
+        self.from.read_exact(text)
+    }
+
+    /// Reads a file's pieces: as content of so many bytes, or to skip them.
+    fn content(&mut self, bytes: Option<u64>) -> io::Result<Option<Vec<u8>>> {
+        let mut content = bytes.map(|bytes| vec![0; bytes as usize]);
+        let mut piece = Vec::new();
+        while let Some(offset) = self.piece(&mut piece)? {
+            let Some(content) = &mut content else { continue };
+            let from = usize::try_from(offset).map_err(|_| broken())?;
+            let to = from.checked_add(piece.len()).ok_or_else(broken)?;
+            content.get_mut(from..to).ok_or_else(broken)?.copy_from_slice(&piece);
+        }
+        Ok(content)
+    }
+}
+
+/// A place in a file that others read, too.
+struct Cursor<'f> {
+    file: &'f File,
+    at: u64,
+}
+
+impl Read for Cursor<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the snapshot is damaged")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(root: Root, kind: Kind, path: &str) -> Record {
+        Record { root, kind, mode: 0o755, modified: (-7, 9), path: path.into() }
+    }
+
+    fn snapshot(write: impl FnOnce(&mut RecordWriter<&mut File>) -> io::Result<()>) -> Snapshot {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut to = RecordWriter::new(&mut file, 1 << 20);
+        write(&mut to).unwrap();
+        to.finish().unwrap();
+        Snapshot::new(file).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let snapshot = snapshot(|to| {
+            to.record(&record(Root::Work, Kind::NewDirectory, "d"))?;
+            to.record(&record(Root::Work, Kind::File, "d/sparse"))?;
+            to.number(6)?;
+            to.piece(4, b"ab")?;
+            to.piece(0, b"")?;
+            to.record(&record(Root::Tmp, Kind::File, "secret"))?;
+            to.number(1)?;
+            to.piece(0, b"x")?;
+            to.piece(0, b"")?;
+            to.record(&record(Root::Work, Kind::Symlink, "link"))?;
+            to.text(b"/etc/passwd")?;
+            to.record(&record(Root::Work, Kind::Absent, "gone"))
+        });
+        let entry = |path: &str, what| FrozenEntry { path: path.into(), what };
+        let file = |content: Option<&[u8]>| Frozen::File {
+            bytes: 6,
+            content: content.map(<[u8]>::to_vec),
+            executable: true,
+        };
+        for (most, content) in [(6, Some(&b"\0\0\0\0ab"[..])), (5, None)] {
+            let expected = [
+                entry("d", Frozen::Directory { hides: true }),
+                entry("d/sparse", file(content)),
+                entry("link", Frozen::Symlink("/etc/passwd".into())),
+                entry("gone", Frozen::Absent),
+            ];
+            assert_eq!(snapshot.work_tree(most, 100).unwrap(), expected);
+            assert_eq!(snapshot.work_tree(100, most).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let cases: [(&str, &[u8]); 4] = [
+            ("an unknown kind", &[0, 99]),
+            ("an unknown tree", &[9, 0]),
+            ("the end within a record", &[0, 0, 1]),
+            ("a path of all memory", &[&[0, 0][..], &[0; 24], &[255; 8]].concat()),
+        ];
+        for (name, bytes) in cases {
+            let snapshot = snapshot(|to| to.bytes(bytes));
+            assert!(snapshot.work_tree(1, 1).is_err(), "{name}");
+        }
+        let beyond = snapshot(|to| {
+            to.record(&record(Root::Work, Kind::File, "f"))?;
+            to.number(1)?;
+            to.piece(u64::MAX, b"x")
+        });
+        assert!(beyond.work_tree(1, 1).is_err(), "a piece beyond the file's end");
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_written() {
+        let mut to = RecordWriter::new(Vec::new(), 12);
+        assert!(to.number(1).is_ok());
+        assert_eq!(to.number(2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+}
