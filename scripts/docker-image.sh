@@ -27,6 +27,12 @@ if ! docker info >/dev/null 2>&1; then
     skip "dockerd does not start; see ${TMPDIR:-/tmp}/assay-dockerd.log"
 fi
 
+# A registry to pull from, for the tests of images.
+if [ "$(id -u)" = 0 ] && ! command -v docker-registry >/dev/null && command -v apt-get >/dev/null; then
+  { apt-get update && apt-get install -y --no-install-recommends docker-registry; } >/dev/null 2>&1 ||
+    echo "no docker-registry: the test that pulls from one skips" >&2
+fi
+
 rootfs=$("$here/make-rootfs.sh")
 digest=$(sed -n 's/^digest = "\(.*\)"/\1/p' "$rootfs")
 path=$(sed -n 's/^path = "\(.*\)"/\1/p' "$rootfs")
