@@ -1,6 +1,6 @@
 //! Doors for `tests/fuzz` to what is private; only in builds for fuzzing.
 
-use crate::{Capture, Snapshot, collect::Collector, native};
+use crate::{Capture, Snapshot, collect::Collector, docker, native};
 
 /// Collects pieces of a stream, head and tail.
 #[must_use]
@@ -22,7 +22,8 @@ pub fn thaw(bytes: &[u8]) {
     }
 }
 
-/// Decodes bytes as every message that the native backend knows.
+/// Decodes bytes as every message that the native backend and the agent of a container know.
 pub fn decode(bytes: &[u8]) {
     native::decode_anything(bytes);
+    docker::decode_anything(bytes);
 }

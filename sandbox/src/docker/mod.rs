@@ -193,6 +193,19 @@ fn check(spec: &SandboxSpec) -> BackendResult<()> {
     }
 }
 
+/// Reads bytes as frames, and each as what either end says.
+#[cfg(fuzzing)]
+pub(crate) fn decode_anything(bytes: &[u8]) {
+    let mut inbox = frame::Inbox::default();
+    for piece in bytes.chunks(7) {
+        inbox.push(piece);
+        while let Ok(Some(read)) = inbox.next() {
+            let (_, _) = (frame::Ask::read(read), frame::Tell::read(read));
+        }
+    }
+    let (_, _) = (frame::Ask::read(bytes), frame::Tell::read(bytes));
+}
+
 /// Names a process so that a later one with the same id isn't taken for it.
 fn owner(pid: u32) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

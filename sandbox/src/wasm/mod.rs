@@ -143,10 +143,12 @@ impl Inner {
             ImageRef::Wasm { module, .. } => {
                 Err(BackendError::ImageNotFound(module.display().to_string()))
             }
-            ImageRef::Rootfs { .. } | ImageRef::Docker(_) => Err(BackendError::Unsupported {
-                backend: NAME,
-                what: "run a root filesystem; name a WebAssembly module".into(),
-            }),
+            ImageRef::Rootfs { .. } | ImageRef::Layers { .. } | ImageRef::Docker(_) => {
+                Err(BackendError::Unsupported {
+                    backend: NAME,
+                    what: "run a root filesystem; name a WebAssembly module".into(),
+                })
+            }
         }
     }
 
