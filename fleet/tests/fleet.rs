@@ -275,8 +275,16 @@ async fn who_waits_for_another_run_is_in_nobodys_way() {
     let running = fleet.handle.cancel(&Selector::Requests(vec![id("a")]));
     assert_eq!(running, 1);
     until("the next run", || stage.created() == 3).await;
-    gate.notify_waiters();
-    assert_eq!(soon("d", other.wait()).await.unwrap().outcome, Outcome::Scored);
+    // It may be on its way to the gate still.
+    let d = async {
+        loop {
+            tokio::select! {
+                result = other.wait() => break result,
+                () = tokio::time::sleep(Duration::from_millis(10)) => gate.notify_waiters(),
+            }
+        }
+    };
+    assert_eq!(soon("d", d).await.unwrap().outcome, Outcome::Scored);
     let mut outcomes = Vec::new();
     for mut ticket in first {
         gate.notify_one();

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -126,8 +126,13 @@ impl Episodes {
         let parent = self.get(parent)?;
         let opening = |id: &EpisodeId| Opening { id: id.clone(), ..parent.opening().clone() };
         // Whoever asks again gets those that there are; nothing is frozen for that.
-        let known: Result<Vec<_>, _> = ids.iter().map(|id| self.get(id)).collect();
-        if let Ok(known) = known {
+        let known: Vec<_> = ids.iter().map(|id| self.get(id)).collect();
+        let opening_now = |one: &Result<_, _>| matches!(one, Err(EpisodeError::Opening { .. }));
+        if let Some(place) = known.iter().position(opening_now) {
+            return Err(EpisodeError::Opening { id: ids[place].clone() });
+        }
+        let older: Vec<bool> = known.iter().map(Result::is_ok).collect();
+        if let Ok(known) = known.into_iter().collect::<Result<Vec<_>, _>>() {
             return match known.iter().all(|fork| fork.parent() == Some(&parent.opening().id)) {
                 true => Ok(known),
                 false => Err(EpisodeError::Conflict { id: ids[0].to_string() }),
@@ -139,9 +144,11 @@ impl Episodes {
         };
         let from = Origin { parent: parent.opening().id.clone(), frozen };
         let opened = ids.iter().map(|id| self.open_from(opening(id), Some(from.clone())));
-        let opened = try_join_all(opened).await;
+        let opened: Result<Vec<_>, _> = join_all(opened).await.into_iter().collect();
         if opened.is_err() {
-            for fork in ids.iter().filter_map(|id| self.get(id).ok()) {
+            // Those of this call, not those that somebody works in.
+            let new = ids.iter().zip(older).filter(|(_, older)| !older);
+            for fork in new.filter_map(|(id, _)| self.get(id).ok()) {
                 if fork.parent() == Some(&parent.opening().id) {
                     self.remember(&fork, Ended::Closed);
                 }

@@ -53,7 +53,8 @@ impl TryFrom<String> for ImageName {
         let good = text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text.len() <= MOST
             && text.bytes().all(plain);
-        let taken = text == "python" || text.starts_with("docker:");
+        let taken =
+            text == "python" || ["docker:", "wasm:"].iter().any(|kind| text.starts_with(kind));
         if good && !taken { Ok(Self(text)) } else { Err(InvalidName(text)) }
     }
 }
@@ -62,7 +63,7 @@ impl TryFrom<String> for ImageName {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{0}` can't be an image's name: letters, digits and any of `._-/:@`, the first a letter or a \
-     digit, {MOST} at most; `python` and `docker:...` are taken"
+     digit, {MOST} at most; `python`, `docker:...` and `wasm:...` are taken"
 )]
 pub struct InvalidName(String);
 

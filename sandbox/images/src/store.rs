@@ -144,10 +144,16 @@ impl Store {
         }
     }
 
-    /// Returns the directories of an image's layers, lowest first.
+    /// Returns the directories of an image's layers, lowest first. One that is there several times is
+    /// where it is uppermost, since overlayfs takes none twice: whatever it shows or hides further
+    /// down, it shows or hides there, too.
     #[must_use]
     pub fn paths(&self, image: &Image) -> Vec<PathBuf> {
-        image.layers.iter().map(|layer| self.layer(layer)).collect()
+        let mut seen = HashSet::new();
+        let layers = image.layers.iter().rev().filter(|layer| seen.insert(*layer));
+        let mut paths: Vec<_> = layers.map(|layer| self.layer(layer)).collect();
+        paths.reverse();
+        paths
     }
 
     /// Removes an image, and the layers that no image has any more.
@@ -199,7 +205,11 @@ impl Store {
             let staging = self.root.join("staging");
             for entry in fs::read_dir(&staging).into_iter().flatten().flatten() {
                 info!(path = %entry.path().display(), "removing what an interrupted import left");
-                fs::remove_dir_all(entry.path()).map_err(ImageError::io("remove", entry.path()))?;
+                let path = entry.path();
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                let gone =
+                    if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                gone.map_err(ImageError::io("remove", path))?;
             }
         }
         flock(&lock, FlockOperation::LockShared)

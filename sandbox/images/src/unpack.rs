@@ -255,6 +255,8 @@ impl Tree<'_> {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+        // Whatever our umask is.
+        rustix::fs::fchmod(&made, FOLDER)?;
         self.own(made.as_fd(), entry)
     }
 
@@ -301,6 +303,8 @@ impl Tree<'_> {
                         Err(Errno::EXIST) => return wrong("below a link that leads nowhere"),
                         other => other?,
                     }
+                    let name = OsStr::from_bytes(name);
+                    rustix::fs::chmodat(&above, name, FOLDER, AtFlags::empty())?;
                 }
                 self.existing(&folder[..made])?
             }

@@ -108,7 +108,13 @@ impl Init {
             Some((number, Ask::Signal { to, signal })) => {
                 match self.running.iter().find(|(_, number)| **number == to) {
                     // Not reaped yet: the group is still its own.
-                    Some((pid, _)) => sys::signal_group(*pid, signal),
+                    Some((pid, _)) => {
+                        sys::signal_group(*pid, signal);
+                        // It may have been stopped before it had one.
+                        if signal == libc::SIGKILL {
+                            sys::kill_pid(*pid);
+                        }
+                    }
                     None if to == 0 => sys::signal_group(1, signal),
                     None => {}
                 }
@@ -128,9 +134,7 @@ impl Init {
         let refuse = |init: &mut Self, what: &str, place: &OsStr, e: &io::Error| {
             let text = format!("cannot {what} {}: {e}\n", place.to_string_lossy());
             let _ = rustix::io::write(&fds[2], text.as_bytes());
-            // As a shell does.
-            let missing = what == "execute" && e.kind() == io::ErrorKind::NotFound;
-            let wait_status = if missing { 127 } else { 126 } << 8;
+            let wait_status = 126 << 8;
             init.say(number, Reply::Ended(End { wait_status, ..End::default() }));
         };
         let cwd = self.workdir.join(relative(start.cwd));
@@ -171,9 +175,21 @@ impl Init {
             }
             sys::dup_to(fd.as_fd(), number)
         });
-        let spawned = connected.and_then(|()| sys::spawn(program, argv, env));
+        // Not by a spawn that waits for the execution: whoever stops the new process before that,
+        // as all processes here may, would stop us.
+        // SAFETY: pid 1 has one thread.
+        let forked = connected.and_then(|()| unsafe { sys::fork() });
+        if matches!(forked, Ok(None)) {
+            let _ = rustix::process::setsid();
+            let e = sys::execute(program, argv, env);
+            let text = format!("cannot execute {}: {e}\n", program.to_string_lossy());
+            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+            // As a shell does.
+            let missing = e.kind() == io::ErrorKind::NotFound;
+            sys::exit_now(if missing { 127 } else { 126 });
+        }
         sys::close_range(0, COMMANDS as u32 - 1);
-        spawned
+        forked.map(Option::unwrap_or_default)
     }
 
     /// Reaps children: those that are dead, or with other `options` all of them.

@@ -197,7 +197,8 @@ impl Keeper<'_> {
     fn hear(&mut self) -> Result<(), StepError> {
         let mut buffer = [0; 4096];
         let (length, mut fds) = match wire::receive(&self.next.socket, &mut buffer) {
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+            // It died with an ask unread; its descriptor says the rest.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => return Ok(()),
             received => received.at("hear pid 1")?,
         };
         if self.tree.is_none() && length > 0 {
@@ -230,7 +231,8 @@ impl Keeper<'_> {
         let (number, ask) = Ask::decode(&bytes).ok_or_else(bad_message).at("read an ask")?;
         let reply = match ask {
             Ask::Start(_) | Ask::Signal { .. } if !self.alive => Reply::Dead,
-            Ask::Start(_) | Ask::Signal { .. } if self.paused => Reply::Paused,
+            // A signal waits with those that it is for.
+            Ask::Start(_) if self.paused => Reply::Paused,
             Ask::Start(_) | Ask::Signal { .. } => {
                 if matches!(ask, Ask::Start(_)) {
                     self.commands.insert(number, (self.shortages, self.watch.cpu_ns()));
@@ -281,7 +283,14 @@ impl Keeper<'_> {
         let file = fds.pop().ok_or_else(bad_message).at("read an ask")?;
         let stands = !self.alive || self.paused;
         // Where there is no freezer, the copy is of files that others may change meanwhile.
-        let thaws = matches!(ask, Ask::Freeze { .. }) && !stands && self.freeze().is_ok();
+        let mut thaws = false;
+        if matches!(ask, Ask::Freeze { .. }) && !stands {
+            thaws = self.freeze().is_ok();
+            if !thaws {
+                // It may come to stand only now.
+                self.thaw();
+            }
+        }
         let slot = (self.slot.pidfd(), self.slot.seccomp);
         let errand = Errand::start(number, ask, tree, File::from(file), self.socket, slot);
         match errand {
@@ -300,9 +309,15 @@ impl Keeper<'_> {
     }
 
     /// Hands a message on to pid 1.
-    fn pass(&self, message: &[u8], fds: &[OwnedFd]) -> std::io::Result<()> {
+    /// Passes an ask on to pid 1. One that hears nothing any more ends the session: nobody may wait
+    /// for it.
+    fn pass(&mut self, message: &[u8], fds: &[OwnedFd]) -> std::io::Result<()> {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        wire::send(&self.next.socket, message, &fds)
+        let passed = wire::send_now(&self.next.socket, message, &fds);
+        if passed.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock) {
+            self.kill(Over::Broken);
+        }
+        passed
     }
 
     fn pause(&mut self) -> Reply {

@@ -52,6 +52,18 @@ pub(crate) unsafe fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> io::R
     Ok(Cloned::Parent { pidfd, pid: pid as i32 })
 }
 
+/// Makes a process as `fork` does, where the filter refuses [`clone3`]. Returns its id, or `None` in the
+/// new one.
+///
+/// # Safety
+///
+/// As for [`clone3`].
+pub(crate) unsafe fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: the caller has one thread, so the child finds no lock held.
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok((pid != 0).then_some(pid as i32))
+}
+
 /// Makes a process that shares this one's memory and calls `child` there; returns its id once it has
 /// executed a program or ended. Nothing is copied, and what `child` writes down can be read here.
 ///

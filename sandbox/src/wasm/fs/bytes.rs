@@ -19,7 +19,14 @@ impl Fs {
 
     /// Notes that it does so no more.
     pub(in crate::wasm) fn close(&mut self, id: NodeId) {
-        self.node_mut(id).opened -= 1;
+        let node = self.node_mut(id);
+        node.opened -= 1;
+        // The host's descriptors are everybody's.
+        if node.opened == 0
+            && let Body::File(Content::Host { file, .. }) = &mut node.body
+        {
+            *file = None;
+        }
         self.free(id);
     }
 
@@ -90,6 +97,10 @@ impl Fs {
             }
         };
         own.resize(length, 0);
+        // What a file no longer has counts for nobody, so nobody may keep it.
+        if own.capacity() > 2 * length + 4096 {
+            own.shrink_to(length);
+        }
         Ok(())
     }
 
