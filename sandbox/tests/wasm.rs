@@ -519,3 +519,27 @@ async fn refuses_what_it_cannot_do() {
         assert!(execution.stderr.lossy().starts_with(program), "{}", execution.stderr.lossy());
     }
 }
+
+/// A host's file that can't be read any more is no fault of the program's, whatever that makes of it.
+#[tokio::test]
+async fn a_failure_of_the_hosts_disk_is_no_result() {
+    if !has_python() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    std::fs::write(&path, "text").unwrap();
+    let layers = vec![Layer::Dir(Arc::new(folder.path().to_owned()))];
+    let code = "
+while True:
+    try: open('a.txt').read()
+    except OSError: break
+print('gone')
+";
+    let sandbox = backend().create(SandboxSpec { layers, ..python_spec() }).await.unwrap();
+    let run = tokio::spawn(sandbox.run(python(code)));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    std::fs::remove_file(path).unwrap();
+    let ran = run.await.unwrap();
+    assert!(matches!(ran, Err(BackendError::Io { .. })), "{ran:?}");
+}

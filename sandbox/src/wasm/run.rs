@@ -146,19 +146,27 @@ impl Run<'_> {
                 Ended::new(ended, waiting.store, setup)
             }
             (Program::Interpreter(interpreter), None) => {
-                self.cold(interpreter.pre(), host, &command)?
+                self.cold(interpreter.pre(), host, &command, true)?
             }
-            (Program::Module(module), None) => self.cold(&module, host, &command)?,
+            (Program::Module(module), None) => self.cold(&module, host, &command, false)?,
         };
+        let mut ended = ended;
+        if let Some(source) = ended.store.data_mut().fs.host_failed.take() {
+            return Err(BackendError::Io {
+                what: "read a file of the work tree".to_owned(),
+                source,
+            });
+        }
         Ok(ended.execution(began, &self.spec.limits, start))
     }
 
-    /// Runs a module from its `_start`.
+    /// Runs a module from its `_start`; `ours` is whether it is the image's and not a submission's.
     fn cold(
         &self,
         pre: &InstancePre<Host>,
         mut host: Host,
         command: &Command,
+        ours: bool,
     ) -> BackendResult<Ended> {
         host.arguments = command.argv.iter().map(|part| part.clone().into_bytes()).collect();
         host.environment = environment(&command.env);
@@ -170,6 +178,10 @@ impl Run<'_> {
         let instance = match pre.instantiate(&mut store) {
             Ok(instance) => instance,
             Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
+                return Err(failed(error));
+            }
+            // Nothing is wrong with our own: memory that can't be had is the host's.
+            Err(error) if ours && !error.is::<Stop>() && !error.is::<wasmtime::Trap>() => {
                 return Err(failed(error));
             }
             Err(error) => return Ok(Ended::new(Err(error), store, setup)),

@@ -11,10 +11,19 @@ impl Fs {
         if let Body::File(Content::Host { path, file: file @ None, .. }) =
             &mut self.node_mut(id).body
         {
-            *file = Some(File::open(path).map_err(|_| Errno::Io)?);
+            match File::open(path) {
+                Ok(opened) => *file = Some(opened),
+                Err(e) => return Err(self.host_error(e)),
+            }
         }
         self.node_mut(id).opened += 1;
         Ok(())
+    }
+
+    fn host_error(&self, e: io::Error) -> Errno {
+        // The first is the reason; the run is void in any case.
+        let _ = self.host_failed.set(e);
+        Errno::Io
     }
 
     /// Notes that it does so no more.
@@ -53,9 +62,11 @@ impl Fs {
         let bytes: &[u8] = match content {
             Content::Shared(bytes) => bytes,
             Content::Own(bytes) => bytes,
+            // Offsets that no file has are no failure of the host's.
+            Content::Host { size, .. } if at >= *size => return Ok(0),
             Content::Host { file, .. } => {
                 let file = file.as_ref().ok_or(Errno::Io)?;
-                return read_full(file, at, buffer).map_err(|_| Errno::Io);
+                return read_full(file, at, buffer).map_err(|e| self.host_error(e));
             }
         };
         let from = usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
@@ -90,7 +101,10 @@ impl Fs {
                 let keep = usize::try_from(*had).unwrap_or(usize::MAX).min(length);
                 let mut bytes = vec![0; keep];
                 let file = file.as_ref().ok_or(Errno::Io)?;
-                read_full(file, 0, &mut bytes).map_err(|_| Errno::Io)?;
+                if let Err(e) = read_full(file, 0, &mut bytes) {
+                    let _ = self.host_failed.set(e);
+                    return Err(Errno::Io);
+                }
                 *content = Content::Own(bytes);
                 let Content::Own(bytes) = content else { return Err(Errno::Io) };
                 bytes

@@ -9,7 +9,13 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use super::wasi::Errno;
 
@@ -90,6 +96,8 @@ pub(in crate::wasm) struct Fs {
     vacant: Vec<NodeId>,
     bytes_left: u64,
     inodes_left: u64,
+    /// What of ours failed while a program read a file of the host's: no result of it counts.
+    pub(in crate::wasm) host_failed: OnceLock<io::Error>,
 }
 
 impl Fs {
@@ -99,7 +107,8 @@ impl Fs {
     /// Makes an empty tree into which so many bytes and files may be written.
     pub(in crate::wasm) fn new(bytes: u64, inodes: u64) -> Self {
         let (nodes, vacant) = (Vec::new(), Vec::new());
-        let mut fs = Self { nodes, vacant, bytes_left: bytes, inodes_left: inodes };
+        let host_failed = OnceLock::new();
+        let mut fs = Self { nodes, vacant, bytes_left: bytes, inodes_left: inodes, host_failed };
         fs.push(Body::Dir { entries: BTreeMap::new(), parent: Self::ROOT }, false);
         fs.nodes[0].links = 1;
         fs
