@@ -266,8 +266,10 @@ async fn who_waits_for_another_run_is_in_nobodys_way() {
     let (stage, gate) = gated();
     let dir = tempfile::tempdir().unwrap();
     let fleet = Harness::start_in(dir, &stage, |config| config.workers = 2);
-    let first = fleet.handle.submit(vec![same("a"), same("b"), same("c")]).await.unwrap();
+    let mut first = fleet.handle.submit(vec![same("a")]).await.unwrap();
+    // Or another of them could be the one that runs.
     until("the run", || stage.counts.running.load(SeqCst) == 1).await;
+    first.extend(fleet.handle.submit(vec![same("b"), same("c")]).await.unwrap());
     let mut other = fleet.handle.submit(vec![program("d", "t.exit", "")]).await.unwrap().remove(0);
     until("both runs", || stage.counts.running.load(SeqCst) == 2).await;
 
