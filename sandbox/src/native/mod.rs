@@ -34,6 +34,7 @@ pub(crate) mod setup;
 pub(crate) mod shared;
 pub(crate) mod slot;
 mod spawner;
+#[cfg_attr(not(feature = "docker"), expect(dead_code, reason = "some of it is the Docker agent's"))]
 pub(crate) mod sys;
 mod talk;
 pub(crate) mod warm;
