@@ -35,7 +35,9 @@ impl Digest {
         &self.0
     }
 
-    pub(crate) fn from_hash(hash: &[u8]) -> Self {
+    /// Names content whose SHA-256 is `hash`, 32 bytes.
+    #[must_use]
+    pub fn from_hash(hash: &[u8]) -> Self {
         use fmt::Write as _;
         let mut text = String::with_capacity(71);
         text.push_str("sha256:");
@@ -128,7 +130,10 @@ mod tests {
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         assert_eq!(digest.as_str().parse::<Digest>(), Ok(digest.clone()));
-        for bad in ["", "sha256:", digest.hex(), "sha256:E3", &digest.as_str().to_uppercase()] {
+        let path = format!("sha256:../{}", &digest.hex()[3..]);
+        let other = format!("sha512:{}", digest.hex());
+        let upper = digest.as_str().to_uppercase();
+        for bad in ["", "sha256:", digest.hex(), "sha256:E3", &upper, &path, &other] {
             assert_eq!(bad.parse::<Digest>(), Err(InvalidDigest), "{bad}");
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use tracing::debug;
 
 use crate::{
-    Digest, Image, ImageError, ImageName, ImageResult, Limits, Store,
+    Digest, Image, ImageError, ImageName, ImageResult, Limits, Store, chain,
     error::refuse,
     layout::{self, Descriptor, Found, Layout},
     merged,
@@ -132,7 +132,7 @@ impl Store {
         layers: Vec<Digest>,
         source: &str,
     ) -> ImageResult<Image> {
-        let Some(digest) = Digest::chain(&layers) else { return refuse("no layers") };
+        let Some(digest) = chain(&layers) else { return refuse("no layers") };
         let bytes = layers.iter().filter_map(|layer| Some(self.facts(layer)?.bytes)).sum();
         let image = Image { name, digest, layers, bytes, source: source.to_owned() };
         self.keep(&image)?;

@@ -12,7 +12,7 @@
 
 #![forbid(unsafe_code)]
 
-mod digest;
+mod chain;
 mod entry;
 mod error;
 #[cfg(fuzzing)]
@@ -26,7 +26,8 @@ mod store;
 mod stream;
 mod unpack;
 
-pub use digest::{Digest, InvalidDigest};
+pub use assay_repos::{Digest, InvalidDigest};
+pub use chain::chain;
 pub use error::{ImageError, ImageResult};
 pub use merged::check_shell;
 pub use name::{ImageName, InvalidName};

@@ -29,7 +29,7 @@ impl<R: Read> Digested<R> {
     /// Reads what is left, and returns the digest of everything.
     pub(crate) fn finish(mut self) -> io::Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink())?;
-        Ok((Digest::finish(self.hasher), self.bytes))
+        Ok((Digest::from_hash(&self.hasher.finalize()), self.bytes))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use assay_images::{Digest, ImageError, ImageName, Limits};
+use assay_images::{Digest, ImageError, ImageName, Limits, chain};
 use common::{ARCHITECTURE, Layer, Layout, Place};
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn archive(folder: &Path) -> Vec<u8> {
 fn takes_layouts_and_tarballs_in_every_form() {
     let place = Place::new();
     let layers = [Layer::with_shell().tar(), Layer::new().file("x", 0o644, b"x").tar()];
-    let chain = Digest::chain(&layers.each_ref().map(Digest::of)).unwrap();
+    let chain = chain(&layers.each_ref().map(Digest::of)).unwrap();
     let path = place.path("layout");
     Layout::of(&layers).write(&path);
     let packed = archive(&path);
