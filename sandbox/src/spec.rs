@@ -194,7 +194,7 @@ pub(crate) fn check(spec: &SandboxSpec) -> BackendResult<()> {
     if !is_plain_absolute(&spec.workdir) {
         return bad(format!("work directory {:?} is not a plain absolute path", spec.workdir));
     }
-    for mount in ["/proc", "/dev"] {
+    for mount in ["/proc", "/dev", "/tmp"] {
         if spec.workdir.starts_with(mount) {
             return bad(format!("work directory {:?} lies in {mount}", spec.workdir));
         }

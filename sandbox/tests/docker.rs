@@ -409,8 +409,13 @@ async fn a_lost_interpreter_is_replaced() {
     let agents: Vec<_> = agents.collect();
     assert!(!agents.is_empty(), "the test sees the machine's processes");
     for pid in agents {
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let known = rustix::process::Pid::from_raw(pid).unwrap();
+        let _ = rustix::process::kill_process(known, rustix::process::Signal::KILL);
+        // As long as it dies, it still takes a command.
+        let command_line = format!("/proc/{pid}/cmdline");
+        while std::fs::read(&command_line).is_ok_and(|line| !line.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     let start = run(&docker, spec.clone(), command()).await.isolation.start;
     assert!(matches!(start, Start::ColdInstead(_)), "{start:?}");
@@ -475,7 +480,7 @@ async fn refuses_what_it_cannot_do() {
     let trusted = BTreeMap::from([(PathBuf::from("/etc/passwd"), b""[..].into())]);
     for unsupported in [
         SandboxSpec { image: rootfs, ..spec() },
-        SandboxSpec { workdir: "/tmp/work".into(), ..spec() },
+        SandboxSpec { workdir: "/assay/work".into(), ..spec() },
         SandboxSpec { trusted: Arc::new(trusted), ..spec() },
     ] {
         let refused = docker.create(unsupported).await;

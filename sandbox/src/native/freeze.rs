@@ -27,7 +27,7 @@ use rustix::{
 
 use super::{
     errand::Tree,
-    setup::{open_below, open_directory, write_absent},
+    tree::{open_below, open_directory, write_absent},
 };
 use crate::snapshot::{Kind, Record, RecordWriter, Records, Root};
 

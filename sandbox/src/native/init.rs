@@ -26,10 +26,11 @@ use rustix::{
 use super::{
     cgroup::Role,
     job::Report,
-    setup::{Inside, relative},
+    setup::Inside,
     shared::{AtStep, StepError},
     sys,
     talk::{Ask, End, Reply, Start},
+    tree::relative,
     wire,
 };
 

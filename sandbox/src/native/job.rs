@@ -89,17 +89,25 @@ pub(crate) struct JobLimits {
     pub(crate) inodes: u64,
 }
 
+/// What a slot's sandboxes have as their root from now on.
+#[derive(Debug)]
+pub(crate) struct NewRoot<'a> {
+    /// The layers of the image, lowest first.
+    pub(crate) image: Vec<Source<'a>>,
+    /// Paths and contents.
+    pub(crate) trusted: Vec<(&'a [u8], &'a [u8])>,
+}
+
 /// One sandbox and the command to run in it.
 ///
 /// The descriptors of its message are stdin, stdout, stderr, one for each of `channels`, one for
 /// each [`Source::Mount`] (image, then layers), and the memory file when the message was too long.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
-    /// The layers of the image, lowest first.
-    pub(crate) image: Vec<Source<'a>>,
+    /// `None` when it is to have the slot's present one, which was made for the same work directory.
+    pub(crate) root: Option<NewRoot<'a>>,
     pub(crate) workdir: &'a [u8],
     pub(crate) layers: Vec<JobLayer<'a>>,
-    pub(crate) trusted: Vec<(&'a [u8], &'a [u8])>,
     pub(crate) limits: JobLimits,
     pub(crate) argv: Vec<&'a [u8]>,
     pub(crate) env: Vec<&'a [u8]>,
@@ -109,13 +117,18 @@ pub(crate) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
+    /// Returns the directories of the image, where there is a new root.
+    pub(crate) fn image(&self) -> &[Source<'a>] {
+        self.root.as_ref().map_or(&[], |root| &root.image)
+    }
+
     /// Returns the directories that it is built on: those of the image, then each directory layer.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Source<'a>> {
         let layers = self.layers.iter().filter_map(|layer| match layer {
             JobLayer::Dir(source) => Some(source),
             JobLayer::Files(_) => None,
         });
-        self.image.iter().chain(layers)
+        self.image().iter().chain(layers)
     }
 }
 
@@ -127,10 +140,11 @@ const MOUNT: u64 = 0;
 const PATH: u64 = 1;
 const FILES: u64 = 2;
 
-/// Encodes a job. With `mounts`, directories travel as descriptors, else as paths.
+/// Encodes a job. `image` is absent when the slot has the sandbox's root. With `mounts`, directories
+/// travel as descriptors, else as paths.
 pub(crate) fn encode(
     spec: &SandboxSpec,
-    image: &[PathBuf],
+    image: Option<&[PathBuf]>,
     command: &Command,
     lent: Option<Lent>,
     mounts: bool,
@@ -142,7 +156,11 @@ pub(crate) fn encode(
 }
 
 /// Encodes a session; `command` is none.
-pub(crate) fn encode_session(spec: &SessionSpec, image: &[PathBuf], mounts: bool) -> Vec<u8> {
+pub(crate) fn encode_session(
+    spec: &SessionSpec,
+    image: Option<&[PathBuf]>,
+    mounts: bool,
+) -> Vec<u8> {
     let mut to = Writer(Vec::with_capacity(1024));
     to.u64(SESSION);
     to.u64(u64::try_from(spec.lease.as_nanos()).unwrap_or(u64::MAX));
@@ -154,13 +172,17 @@ pub(crate) fn encode_session(spec: &SessionSpec, image: &[PathBuf], mounts: bool
 fn encode_job(
     to: &mut Writer,
     spec: &SandboxSpec,
-    image: &[PathBuf],
+    image: Option<&[PathBuf]>,
     command: &Command,
     lent: Option<Lent>,
     mounts: bool,
 ) {
     let source = |to: &mut Writer, path: &Path| encode_source(to, path, mounts);
-    encode_image(to, image, mounts);
+    to.u64(u64::from(image.is_some()));
+    if let Some(image) = image {
+        encode_image(to, image, mounts);
+        encode_contents(to, &spec.trusted);
+    }
     to.bytes(spec.workdir.as_os_str().as_bytes());
     to.u64(spec.layers.len() as u64);
     for layer in &spec.layers {
@@ -172,7 +194,6 @@ fn encode_job(
             }
         }
     }
-    encode_contents(to, &spec.trusted);
     encode_limits(to, &spec.limits);
     encode_strings(to, &command.argv);
     encode_env(to, &command.env);
@@ -285,7 +306,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Request<'_>> {
             image: from.list(source)?,
             argv: from.list(Reader::bytes)?,
             env: from.list(Reader::bytes)?,
-            programs: from.list(|from| Some((from.bytes()?, from.bytes()?)))?,
+            programs: contents(from)?,
         }),
         _ => return None,
     })
@@ -299,9 +320,16 @@ fn source<'a>(from: &mut Reader<'a>) -> Option<Source<'a>> {
     })
 }
 
+fn contents<'a>(from: &mut Reader<'a>) -> Option<Vec<(&'a [u8], &'a [u8])>> {
+    from.list(|from| Some((from.bytes()?, from.bytes()?)))
+}
+
 fn job<'a>(from: &mut Reader<'a>) -> Option<Job<'a>> {
     Some(Job {
-        image: from.list(source)?,
+        root: match from.u64()? {
+            0 => None,
+            _ => Some(NewRoot { image: from.list(source)?, trusted: contents(from)? }),
+        },
         workdir: from.bytes()?,
         layers: from.list(|from| {
             Some(match from.u64()? {
@@ -311,7 +339,6 @@ fn job<'a>(from: &mut Reader<'a>) -> Option<Job<'a>> {
                 _ => return None,
             })
         })?,
-        trusted: from.list(|from| Some((from.bytes()?, from.bytes()?)))?,
         limits: JobLimits {
             wall_ns: from.u64()?,
             cpu_ns: from.u64()?,

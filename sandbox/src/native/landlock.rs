@@ -14,14 +14,13 @@ use landlock::{
 /// What the kernel is asked for. Later versions have nothing that is tested here.
 const VERSION: ABI = ABI::V6;
 
-/// Returns what confines a sandbox with this work tree, as seen from its own root; `None` where the
-/// kernel has no Landlock.
-pub(super) fn ruleset(workdir: &Path) -> io::Result<Option<Confinement>> {
+/// Returns what confines a sandbox whose root is this process's, but for its work tree; `None` where
+/// the kernel has no Landlock.
+pub(super) fn ruleset() -> io::Result<Option<Confinement>> {
     let devices = make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev});
     let process = make_bitflags!(AccessFs::{WriteFile | Truncate});
     let writable = AccessFs::from_write(VERSION);
     allowing(&[
-        (workdir, writable),
         (Path::new("/tmp"), writable),
         (Path::new("/dev/shm"), writable),
         (Path::new("/dev"), devices),
@@ -44,6 +43,11 @@ pub(super) fn fallback() -> Option<String> {
 pub(super) struct Confinement(RulesetCreated);
 
 impl Confinement {
+    /// Lets `workdir` be written, too.
+    pub(super) fn with_workdir(self, workdir: &Path) -> io::Result<Self> {
+        add(self.0, workdir, AccessFs::from_write(VERSION)).map(Self)
+    }
+
     /// Returns a descriptor with which another process may confine itself alike.
     pub(super) fn share(&self) -> io::Result<Option<OwnedFd>> {
         Ok(self.0.try_clone()?.into())
@@ -61,10 +65,18 @@ fn allowing(rules: &[(&Path, BitFlags<AccessFs>)]) -> io::Result<Option<Confinem
         return Ok(None);
     }
     for (path, access) in rules {
-        let path = PathFd::new(path).map_err(io::Error::other)?;
-        ruleset = ruleset.add_rule(PathBeneath::new(path, *access)).map_err(io::Error::other)?;
+        ruleset = add(ruleset, path, *access)?;
     }
     Ok(Some(Confinement(ruleset)))
+}
+
+fn add(
+    ruleset: RulesetCreated,
+    path: &Path,
+    access: BitFlags<AccessFs>,
+) -> io::Result<RulesetCreated> {
+    let path = PathFd::new(path).map_err(io::Error::other)?;
+    ruleset.add_rule(PathBeneath::new(path, access)).map_err(io::Error::other)
 }
 
 /// A ruleset by which nothing may be written.

@@ -6,7 +6,7 @@ use super::{
     failed, gone,
     job::{self, Lent, Report},
     pool::{Busy, Slot, receive_report},
-    run, setup,
+    root, run,
 };
 use crate::{
     BackendResult, Command, SandboxSpec,
@@ -84,7 +84,7 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
 fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
     let Lineage { image, options, env, warm } = lineage;
     let mounts = slot.mappings.as_ref().map(|(_, for_images)| {
-        let mounts = image.iter().map(|path| setup::detached_mount(path, Some(for_images.as_fd())));
+        let mounts = image.iter().map(|path| root::detached_mount(path, Some(for_images.as_fd())));
         mounts.collect::<io::Result<Vec<_>>>()
     });
     let mounts = mounts.transpose().map_err(|e| failed("mount the image for an interpreter", e))?;

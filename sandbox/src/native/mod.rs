@@ -22,11 +22,13 @@ mod landlock;
 mod lending;
 mod lineage;
 mod link;
+mod net;
 mod number;
 mod output;
 mod pool;
 mod probe;
 mod process;
+mod root;
 pub(crate) mod run;
 pub(crate) mod seccomp;
 mod session;
@@ -37,6 +39,7 @@ mod spawner;
 #[cfg_attr(not(feature = "docker"), expect(dead_code, reason = "some of it is the Docker agent's"))]
 pub(crate) mod sys;
 mod talk;
+pub(crate) mod tree;
 pub(crate) mod warm;
 mod watch;
 pub(crate) mod wire;
@@ -59,7 +62,7 @@ pub(crate) use self::spawner::spawner_main_if_asked;
 use self::{
     instance::Instance,
     number::Numbers,
-    pool::{Busy, Inner, Slot},
+    pool::{Busy, Inner, RootKey, Slot},
     run::NativeSandbox,
     session::NativeSession,
 };
@@ -166,33 +169,60 @@ impl Backend for Native {
     }
 
     async fn create(&self, spec: SandboxSpec) -> BackendResult<Box<dyn Sandbox>> {
-        let (image, busy, mounts) = self.place(&spec).await?;
-        Ok(Box::new(NativeSandbox { id: SandboxId::generate(), busy, mounts, image, spec }))
+        let place = self.place(&spec).await?;
+        Ok(Box::new(NativeSandbox { id: SandboxId::generate(), place, spec }))
     }
 
     async fn open(&self, spec: SessionSpec) -> BackendResult<Box<dyn Session>> {
-        let (image, busy, mounts) = self.place(&spec.sandbox).await?;
-        Ok(Box::new(NativeSession::open(spec, &image, busy, mounts).await?))
+        let place = self.place(&spec.sandbox).await?;
+        Ok(Box::new(NativeSession::open(spec, place).await?))
+    }
+}
+
+/// Where a sandbox will be, and what it is made from there.
+struct Place {
+    busy: Busy,
+    /// The directories of its image.
+    image: Arc<[PathBuf]>,
+    /// Its root, if the slot has another.
+    new_root: Option<RootKey>,
+    /// For a service that is root: image (of a new root) and directory layers, with the slot's ids.
+    mounts: Option<Vec<OwnedFd>>,
+}
+
+impl Place {
+    /// Returns the image's directories where the slot has to be told them.
+    fn new_image(&self) -> Option<&[PathBuf]> {
+        self.new_root.as_ref().map(|_| &*self.image)
+    }
+
+    /// Notes that the slot was sent its job.
+    fn sent(&mut self) -> BackendResult<()> {
+        self.mounts = None;
+        // From here on a slot is either heard of or given up.
+        self.busy.running = true;
+        if let Some(root) = self.new_root.take() {
+            self.busy.slot_mut()?.root = Some(root);
+        }
+        Ok(())
     }
 }
 
 impl Native {
-    /// Finds a slot for a sandbox. Returns with it the image's directories and, for a service that is
-    /// root, the mounts that the sandbox is built on.
-    async fn place(
-        &self,
-        spec: &SandboxSpec,
-    ) -> BackendResult<(Arc<[PathBuf]>, Busy, Option<Vec<OwnedFd>>)> {
+    /// Finds a slot for a sandbox.
+    async fn place(&self, spec: &SandboxSpec) -> BackendResult<Place> {
         let image = check_spec(spec)?;
         let permit = Arc::clone(&self.inner.permits)
             .acquire_owned()
             .await
             .map_err(|e| failed("wait for a free sandbox", io::Error::other(e)))?;
-        let slot = self.inner.slot().await?;
-        let mounts = open_mounts(&slot, &image, spec);
+        let root = RootKey::of(spec);
+        let slot = self.inner.slot(&root).await?;
+        let new_root = (slot.root.as_ref() != Some(&root)).then_some(root);
+        let mounts = open_mounts(&slot, if new_root.is_some() { &image } else { &[] }, spec);
         let inner = Arc::clone(&self.inner);
         let busy = Busy { inner, slot: Some(slot), running: false, _permit: permit };
-        Ok((image, busy, mounts?))
+        Ok(Place { busy, image, new_root, mounts: mounts? })
     }
 }
 
@@ -224,7 +254,7 @@ fn open_mounts(
 ) -> BackendResult<Option<Vec<OwnedFd>>> {
     let Some((for_layers, for_images)) = &slot.mappings else { return Ok(None) };
     let open = |path: &Path, ids: &OwnedFd| {
-        setup::detached_mount(path, Some(ids.as_fd())).map_err(|e| {
+        root::detached_mount(path, Some(ids.as_fd())).map_err(|e| {
             let what = format!(
                 "mount {} with the sandbox's ids (file systems that can't are no place for it)",
                 path.display()

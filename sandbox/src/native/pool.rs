@@ -1,9 +1,10 @@
 //! The slots of a backend: made when needed, handed out, taken back.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,7 +25,7 @@ use super::{
     sys, wire,
 };
 use crate::{
-    BackendResult,
+    BackendResult, ImageRef, SandboxSpec,
     lineage::{Known, Memory},
 };
 
@@ -72,8 +73,28 @@ pub(super) struct Slot {
     /// User namespaces whose id maps layers and images get; absent for an ordinary user.
     pub(super) mappings: Option<(OwnedFd, OwnedFd)>,
     pub(super) fallbacks: Arc<Vec<String>>,
+    /// The root that its sandboxes have, if it has made one.
+    pub(super) root: Option<RootKey>,
     /// Its warm interpreters; the place of each is its number.
     pub(super) interpreters: Vec<Known>,
+}
+
+/// What sandboxes must have in common to have one root, one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct RootKey {
+    image: ImageRef,
+    workdir: PathBuf,
+    trusted: Arc<BTreeMap<PathBuf, Arc<[u8]>>>,
+}
+
+impl RootKey {
+    pub(super) fn of(spec: &SandboxSpec) -> Self {
+        Self {
+            image: spec.image.clone(),
+            workdir: spec.workdir.clone(),
+            trusted: Arc::clone(&spec.trusted),
+        }
+    }
 }
 
 /// A slot that the spawner was asked for.
@@ -103,6 +124,7 @@ impl AskedSlot {
                 socket,
                 mappings,
                 fallbacks: Arc::new(fallbacks),
+                root: None,
                 interpreters: Vec::new(),
             });
         }
@@ -162,8 +184,10 @@ impl Drop for Busy {
                     Err(_) => return,
                 }
             };
-            if matches!(report, Report::Done(done) if done.lost) {
+            if matches!(&report, Report::Done(done) if done.lost) {
                 slot.interpreters.clear();
+            } else if matches!(report, Report::Failed { .. }) {
+                slot.root = None;
             }
             inner.take_back(slot);
         });
@@ -186,12 +210,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns a free slot, or makes one.
-    pub(super) async fn slot(self: &Arc<Self>) -> BackendResult<Slot> {
+    /// Returns a free slot, one that has this root if there is any, or makes one.
+    pub(super) async fn slot(self: &Arc<Self>, root: &RootKey) -> BackendResult<Slot> {
         let asked = {
             let mut state = self.lock();
             let free = loop {
-                match state.free.pop_front() {
+                let suits = |slot: &Slot| slot.root.as_ref() == Some(root);
+                let place = state.free.iter().position(suits).unwrap_or(0);
+                match state.free.remove(place) {
                     Some(slot) if !slot.is_idle() => {}
                     other => break other,
                 }

@@ -3,8 +3,6 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
@@ -13,11 +11,11 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use tracing::{debug, warn};
 
 use super::{
-    failed, gone,
+    Place, failed, gone,
     job::{self, Done, Report},
     lineage,
     output::{Drain, Drains},
-    pool::{Busy, Slot, receive_report},
+    pool::{Slot, receive_report},
     wire,
 };
 use crate::{
@@ -28,10 +26,7 @@ use crate::{
 /// A sandbox that a slot is kept for. The slot makes it when it runs.
 pub(super) struct NativeSandbox {
     pub(super) id: SandboxId,
-    pub(super) busy: Busy,
-    /// For a service that is root: the image and each directory layer, with the slot's ids.
-    pub(super) mounts: Option<Vec<OwnedFd>>,
-    pub(super) image: Arc<[PathBuf]>,
+    pub(super) place: Place,
     pub(super) spec: SandboxSpec,
 }
 
@@ -42,18 +37,17 @@ impl Sandbox for NativeSandbox {
     }
 
     async fn run(self: Box<Self>, command: Command) -> BackendResult<Execution> {
-        let Self { id, mut busy, mounts, image, spec } = *self;
+        let Self { id, mut place, spec } = *self;
         crate::spec::check_command(&command)?;
         let connected =
             connect(&spec, &command).map_err(|e| failed("make pipes for the command", e))?;
-        let lent = lineage::lent(&mut busy, &image, &spec, &command).await?;
-        let job =
-            job::encode(&spec, &image, &command, lent.as_ref().ok().copied(), mounts.is_some());
-        send_job(busy.slot()?, job, &connected, mounts.as_deref().unwrap_or_default(), &command)
+        let lent = lineage::lent(&mut place.busy, &place.image, &spec, &command).await?;
+        let (process, mounts) = (lent.as_ref().ok().copied(), place.mounts.as_deref());
+        let job = job::encode(&spec, place.new_image(), &command, process, mounts.is_some());
+        send_job(place.busy.slot()?, job, &connected, mounts.unwrap_or_default(), &command)
             .map_err(|e| gone(&format!("slot takes no command: {e}")))?;
-        // From here on a slot is either heard of or given up.
-        busy.running = true;
-        drop(mounts);
+        place.sent()?;
+        let mut busy = place.busy;
         let Connected { ours, stdin, theirs } = connected;
         // The command has its own now; as long as ours were open, no pipe would end.
         drop(theirs);
@@ -73,6 +67,9 @@ impl Sandbox for NativeSandbox {
         let report = report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))?;
         let fallbacks = slot.fallbacks.as_ref().clone();
         busy.running = false;
+        if matches!(report, Report::Failed { .. }) {
+            busy.slot_mut()?.root = None;
+        }
         let lost = match &report {
             Report::Done(done) => done.lost,
             // Should that have been the interpreter's doing, another will be better.

@@ -2,10 +2,7 @@
 
 use std::{
     fmt, io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,10 +15,10 @@ use tokio::{
 };
 
 use super::{
-    failed, gone,
+    Place, failed, gone,
     job::{self, Done, Report},
     link::{Link, route},
-    pool::{Busy, receive_report},
+    pool::receive_report,
     process::{self, NativeProcess},
     run,
     talk::{Ask, Reply},
@@ -56,28 +53,24 @@ impl fmt::Debug for NativeSession {
 
 impl NativeSession {
     /// Has a slot make the session; returns when it is ready for a command.
-    pub(super) async fn open(
-        spec: SessionSpec,
-        image: &[PathBuf],
-        mut busy: Busy,
-        mounts: Option<Vec<OwnedFd>>,
-    ) -> BackendResult<Self> {
-        let message = job::encode_session(&spec, image, mounts.is_some());
-        let slot = busy.slot()?;
+    pub(super) async fn open(spec: SessionSpec, mut place: Place) -> BackendResult<Self> {
+        let message = job::encode_session(&spec, place.new_image(), place.mounts.is_some());
+        let slot = place.busy.slot()?;
         let socket = rustix::io::fcntl_dupfd_cloexec(slot.socket.get_ref(), 0)
             .map_err(|e| failed("share a slot's socket", e.into()))?;
         let fallbacks = Arc::clone(&slot.fallbacks);
         let records = spec.from.iter().map(|from| from.file().as_fd());
-        let mounts = mounts.unwrap_or_default();
-        let fds = records.chain(mounts.iter().map(AsFd::as_fd)).collect();
+        let mounts = place.mounts.iter().flatten();
+        let fds = records.chain(mounts.map(AsFd::as_fd)).collect();
         run::send(&socket, message, fds)
             .map_err(|e| gone(&format!("slot takes no session: {e}")))?;
-        busy.running = true;
-        drop(mounts);
+        place.sent()?;
+        let mut busy = place.busy;
         match receive_report(busy.slot()?).await {
             Ok(Report::Reply(0, Reply::Ready)) => {}
             Ok(Report::Failed { step, errno }) => {
                 busy.running = false;
+                busy.slot_mut()?.root = None;
                 return Err(failed(&step, io::Error::from_raw_os_error(errno)));
             }
             Ok(Report::Done(_)) => {

@@ -13,11 +13,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat},
-    mount::{
-        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
-        mount_change, mount_remount, unmount,
-    },
+    fs::Mode,
 };
 
 use super::{
@@ -25,10 +21,13 @@ use super::{
     job::{self, Job, NewInterpreter, NewSession, Report, Request, Source},
     keep, landlock,
     lending::{Lending, Stage},
+    net::Network,
+    root::{self, Root},
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
     spawner::NewSlot,
     sys::{self, Cloned},
+    tree,
     warm::Interpreter,
     watch::{Verdict, Watch},
     wire,
@@ -105,6 +104,9 @@ pub(super) struct Slot<'a> {
     fallbacks: Vec<String>,
     /// Whether the next sandbox is cloned before its job comes.
     ahead: bool,
+    /// What its sandboxes have as their root, once there was one.
+    root: Option<Root>,
+    network: Network,
     next: Option<Next>,
     /// The namespaces of the present sandbox, until somebody knows that it ended; in the order of
     /// [`NAMESPACES`](super::warm::NAMESPACES).
@@ -198,7 +200,10 @@ impl<'a> Slot<'a> {
                 Some((host, open_namespace().at("open the mount namespace")?))
             }
         };
-        lay_out_root()?;
+        // Pid 1 sets its own before it starts anything.
+        rustix::process::umask(Mode::empty());
+        root::leave_host()?;
+        let network = Network::enter_new()?;
         fresh_namespaces()?;
         for (resource, soft, hard) in RESOURCES {
             sys::limit_resource(resource, soft, hard).at("set a resource limit")?;
@@ -207,7 +212,7 @@ impl<'a> Slot<'a> {
         sys::drop_bounding_capabilities().at("drop bounding capabilities")?;
         sys::set_no_new_privs().at("set no_new_privs")?;
         sys::set_dumpable(false).at("hide the slot's memory")?;
-        let mut slot = Self {
+        let slot = Self {
             host_mounts,
             cgroups,
             seccomp,
@@ -219,13 +224,12 @@ impl<'a> Slot<'a> {
             pids_limit: 0,
             fallbacks,
             ahead,
+            root: None,
+            network,
             next: None,
             namespaces: Vec::new(),
             interpreters: BTreeMap::new(),
         };
-        if ahead {
-            slot.clone_next()?;
-        }
         Ok((slot, mappings))
     }
 
@@ -256,17 +260,23 @@ impl<'a> Slot<'a> {
                 continue;
             }
             // For the next sandbox, while nobody waits.
-            if fresh_namespaces().is_err() || (self.ahead && self.clone_next().is_err()) {
+            if self.renew_namespaces().is_err() || (self.ahead && self.clone_next().is_err()) {
                 return;
             }
         }
     }
 
+    /// Has namespaces for the next sandbox that nothing of the last one is in.
+    fn renew_namespaces(&mut self) -> Result<(), StepError> {
+        if !self.network.is_fresh() {
+            self.network = Network::enter_new()?;
+        }
+        fresh_namespaces()
+    }
+
     /// Clones pid 1 of the next sandbox, which prepares itself and then waits for its job.
     fn clone_next(&mut self) -> Result<(), StepError> {
-        if self.next.is_some() {
-            return Ok(());
-        }
+        let Some(root) = self.root.as_ref().filter(|_| self.next.is_none()) else { return Ok(()) };
         self.shared.reset();
         let (ours, theirs) = wire::pair().at("make a socket pair")?;
         let leaf = self.cgroups.get(Role::Leaf).map(AsFd::as_fd);
@@ -278,6 +288,7 @@ impl<'a> Slot<'a> {
                 socket: theirs,
                 cgroups: &self.cgroups,
                 shared: self.shared,
+                workdir: &root.workdir,
                 seccomp: self.seccomp,
                 slot: self.own_pidfd.as_fd(),
             })
@@ -302,20 +313,42 @@ impl<'a> Slot<'a> {
         match request {
             Request::Interpreter(request) => self.start_interpreter(&request, fds),
             Request::Job(job) => {
-                fds.extend(self.open_mounts(job.directories())?);
                 let stdio = fds.len().min(3 + job.channels.len());
                 let held = if job.lent.is_some() { &fds[..stdio] } else { &[] };
                 let held = held.iter().map(rustix::io::dup).collect::<Result<_, _>>();
                 let held = held.at("keep the command's descriptors")?;
+                self.mount(&job, &mut fds, stdio)?;
                 fds.extend(file);
                 self.run(&job, message, fds, held, socket, received_ns)
             }
             Request::Session(session) => {
-                fds.extend(self.open_mounts(session.job.directories())?);
+                let records = fds.len().min(usize::from(session.thawed));
+                self.mount(&session.job, &mut fds, records)?;
                 fds.extend(file);
                 self.keep(&session, message, fds, socket, received_ns)
             }
         }
+    }
+
+    /// Makes a job's root the slot's if it brings another. `fds` are those of the job, the first
+    /// `others` of them no mounts; leaves those for the layers.
+    fn mount(
+        &mut self,
+        job: &Job<'_>,
+        fds: &mut Vec<OwnedFd>,
+        others: usize,
+    ) -> Result<(), StepError> {
+        fds.extend(self.open_mounts(job.directories())?);
+        let Some(new) = &job.root else { return Ok(()) };
+        let layers = (others + new.image.len()).min(fds.len());
+        let image: Vec<_> = fds.drain(others..layers).collect();
+        if let Some(next) = self.next.take() {
+            sys::kill_pidfd(next.pidfd.as_fd());
+            sys::wait_pidfd(next.pidfd.as_fd()).at("reap the prepared sandbox")?;
+        }
+        self.root.take().map_or(Ok(()), Root::unmount)?;
+        self.root = Some(Root::mount(new, &image, job.workdir)?);
+        Ok(())
     }
 
     /// Makes a sandbox for several commands and keeps it.
@@ -362,7 +395,8 @@ impl<'a> Slot<'a> {
         let image = fds.get(..request.image.len()).ok_or_else(bad_message).at("read the job")?;
         self.interpreters.remove(&request.number);
         let groups = self.cgroups.groups().at("open the control groups")?;
-        let started = Interpreter::start(request, image, self.own_pidfd.as_fd(), &groups)?;
+        let rooted = self.root.is_some();
+        let started = Interpreter::start(request, image, self.own_pidfd.as_fd(), &groups, rooted)?;
         Ok(Report::Interpreter(started.map(|(interpreter, held)| {
             self.interpreters.insert(request.number, interpreter);
             held
@@ -417,7 +451,7 @@ impl<'a> Slot<'a> {
             .map(|source| match source {
                 Source::Path(path) => {
                     use std::os::unix::ffi::OsStrExt;
-                    setup::detached_mount(Path::new(std::ffi::OsStr::from_bytes(path)), None)
+                    root::detached_mount(Path::new(std::ffi::OsStr::from_bytes(path)), None)
                 }
                 Source::Mount => Err(io::Error::from_raw_os_error(libc::EBADMSG)),
             })
@@ -430,7 +464,8 @@ impl<'a> Slot<'a> {
     /// Sets the cgroup limits where they differ from the last job's.
     fn apply_limits(&mut self, job: &Job<'_>) -> Result<(), StepError> {
         // The tmpfs counts as memory: a full disk must be ENOSPC before it is a kill.
-        let memory = job.limits.memory_bytes.saturating_add(setup::disk_bytes(job));
+        let disk = job.limits.disk_bytes.saturating_add(tree::own_share(job).0);
+        let memory = job.limits.memory_bytes.saturating_add(disk);
         if memory != self.memory_limit {
             self.memory_limit = 0;
             let value = memory.to_string();
@@ -549,51 +584,8 @@ fn open_namespace() -> io::Result<OwnedFd> {
     Ok(fs::File::open("/proc/self/ns/mnt")?.into())
 }
 
-/// Moves the slot to fresh network, ipc and uts namespaces: its next sandbox inherits them unused.
+/// Moves the slot to fresh ipc and uts namespaces, which its next sandbox inherits.
 fn fresh_namespaces() -> Result<(), StepError> {
-    sys::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS)
-        .at("unshare the network")?;
-    sys::loopback_up().at("switch the loopback on")?;
+    sys::unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWUTS).at("unshare the ipc namespace")?;
     rustix::system::sethostname(b"assay").at("name the host")
-}
-
-/// The devices that sandboxed programs find.
-const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
-
-/// Leaves the host's tree for a small one that each sandbox starts from: `/box` and `/new` to mount
-/// on, a finished `/dev`, and the host's `/proc`, without which the kernel mounts no other.
-fn lay_out_root() -> Result<(), StepError> {
-    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).at("make mounts private")?;
-    let at = "/tmp";
-    mount("tmpfs", at, "tmpfs", quiet, c"mode=755,size=256k,nr_inodes=64").at("mount a tmpfs")?;
-    rustix::process::chdir(at).at("enter the tmpfs")?;
-    let directory = |name: &str| mkdirat(CWD, name, Mode::from_raw_mode(0o755));
-    for name in ["box", "new", "dev", "proc"] {
-        directory(name).at("make a directory")?;
-    }
-    mount_bind_recursive("/proc", "proc").at("bind the host's /proc")?;
-    mount("tmpfs", "dev", "tmpfs", quiet, c"mode=755,size=64k,nr_inodes=32").at("mount /dev")?;
-    directory("dev/shm").at("make a directory")?;
-    for device in DEVICES {
-        let path = format!("dev/{device}");
-        let flags = OFlags::CREATE | OFlags::CLOEXEC | OFlags::WRONLY;
-        drop(openat(CWD, &path, flags, Mode::from_raw_mode(0o644)).at("make a device")?);
-        mount_bind(format!("/dev/{device}"), &path).at("bind a device")?;
-    }
-    for (target, link) in [
-        ("/proc/self/fd", "dev/fd"),
-        ("/proc/self/fd/0", "dev/stdin"),
-        ("/proc/self/fd/1", "dev/stdout"),
-        ("/proc/self/fd/2", "dev/stderr"),
-    ] {
-        symlinkat(target, CWD, link).at("link in /dev")?;
-    }
-    let read_only = MountFlags::BIND | MountFlags::RDONLY | quiet;
-    mount_remount("dev", read_only, c"").at("make /dev read-only")?;
-    rustix::process::pivot_root(".", ".").at("pivot the root")?;
-    unmount(".", UnmountFlags::DETACH).at("detach the host's root")?;
-    rustix::process::chdir("/").at("enter the root")?;
-    Ok(())
 }

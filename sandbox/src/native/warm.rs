@@ -18,12 +18,12 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{MemfdFlags, memfd_create},
+    fs::{MemfdFlags, Mode, memfd_create},
 };
 
 use super::{
     job::NewInterpreter,
-    setup,
+    root, setup,
     shared::{AtStep, StepError},
     sys::{self, Cloned},
     wire::{self, Writer},
@@ -95,13 +95,14 @@ pub(crate) enum Said {
 }
 
 impl Interpreter {
-    /// Starts an interpreter on the image behind `image` and waits until it is ready. Returns with
-    /// it the names of the modules that it holds; the inner error is why it is none.
+    /// Starts an interpreter on the image behind `image` and waits until it is ready; `rooted` is
+    /// whether the slot has a root. Returns with it the names of the modules that it holds; the inner error is why it is none.
     pub(crate) fn start(
         request: &NewInterpreter<'_>,
         image: &[OwnedFd],
         slot: BorrowedFd<'_>,
         groups: &[OwnedFd],
+        rooted: bool,
     ) -> Result<Result<(Self, Vec<u8>), String>, StepError> {
         // Namespaces of its own: what a sandbox leaves in its ipc namespace must not live on in ours.
         let namespaces =
@@ -111,7 +112,7 @@ impl Interpreter {
         let cloned = unsafe { sys::clone3(namespaces, None) };
         let Cloned::Parent { pidfd, .. } = cloned.at("clone the interpreter")? else {
             drop(socket);
-            let Err(e) = become_interpreter(request, image, &theirs, slot);
+            let Err(e) = become_interpreter(request, image, &theirs, slot, rooted);
             let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
             let failed = [b"X", &errno.to_le_bytes()[..], e.step.as_bytes()].concat();
             let _ = wire::send(&theirs, &failed, &[]);
@@ -260,12 +261,14 @@ fn become_interpreter(
     image: &[OwnedFd],
     socket: &OwnedFd,
     slot: BorrowedFd<'_>,
+    rooted: bool,
 ) -> Result<Infallible, StepError> {
     setup::tie_to_slot(slot)?;
     let path = Path::new(OsStr::from_bytes(PATH.as_bytes()));
     let programs = request.programs.iter().map(|(path, content)| (*path, *content));
     let programs: Vec<_> = programs.chain([(path.as_os_str().as_bytes(), PROGRAM)]).collect();
-    setup::enter_image(image, &programs)?;
+    root::enter_image(image, &programs, rooted)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     // Pipes, as a command has them: what Python makes of stdio depends on that.
     let (read, write) = rustix::pipe::pipe().at("make a pipe")?;
     let channel = rustix::io::fcntl_dupfd_cloexec(socket, 128).at("keep the socket")?;

@@ -75,9 +75,21 @@ pub(crate) fn native() -> Option<Fixture> {
     Some(Fixture { native: start(state.path()), state })
 }
 
+/// Starts a backend whose sandboxes come from one slot as long as they come one after the other.
+pub(crate) fn native_of_one_slot() -> Option<Fixture> {
+    let Fixture { state, .. } = native()?;
+    let native = start_with(state.path(), |config| config.idle_low = 0);
+    Some(Fixture { native, state })
+}
+
 /// Starts a backend on `state`.
 pub(crate) fn start(state: &Path) -> Native {
-    let config = NativeConfig { spawner: spawner(), ..NativeConfig::new(state) };
+    start_with(state, |_| {})
+}
+
+fn start_with(state: &Path, change: impl FnOnce(&mut NativeConfig)) -> Native {
+    let mut config = NativeConfig { spawner: spawner(), ..NativeConfig::new(state) };
+    change(&mut config);
     Native::start(config).expect("a backend")
 }
 

@@ -3,7 +3,7 @@
 use assay_sandbox::{Start, Termination};
 
 use crate::{
-    common::{command, is_root, native, python, sh, spec, stdout, told},
+    common::{command, is_root, native, native_of_one_slot, python, sh, spec, stdout, told},
     warm,
 };
 
@@ -27,6 +27,30 @@ print(socket.gethostbyname('localhost'), socket.gethostname())
     let execution = native.run(python(code)).await;
     let expected = "['lo']\nENETUNREACH\nENETUNREACH\nENETUNREACH\nloopback\nloopback 6\nunresolved\n127.0.0.1 assay";
     assert_eq!(stdout(&execution), expected, "{}", told(&execution));
+}
+
+/// A network that carried nothing serves again, and no other does.
+#[tokio::test]
+async fn no_sandbox_sees_what_another_did_on_the_loopback() {
+    let Some(native) = native_of_one_slot() else { return };
+    let look = "readlink /proc/self/ns/net; cd /proc/net; cat dev snmp netstat snmp6";
+    let quiet = stdout(&native.run(sh(look)).await);
+    assert!(quiet.contains("lo: "), "{quiet}");
+    let again = stdout(&native.run(sh(look)).await);
+    assert_eq!(again, quiet);
+    let counts = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    for code in [
+        "import socket\ns = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); s.accept()[0].close()",
+        "import socket\nsocket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))",
+        "import socket\ntry: socket.socket().connect(('10.0.0.1', 9))\nexcept OSError: pass",
+        "import socket\ntry: socket.socket(socket.AF_INET6).connect(('fd00::1', 9))\nexcept OSError: pass",
+        "import socket\nsocket.create_server(('127.0.0.1', 8000))\nimport os; os.kill(os.getpid(), 9)",
+    ] {
+        native.run(python(code)).await;
+        let after = stdout(&native.run(sh(look)).await);
+        assert_eq!(counts(&after), counts(&quiet), "{code}");
+    }
+    assert_eq!(native.slots().misses, 1, "one slot made all of them");
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use crate::common::{self, DAEMON, command, file, files, native, python, sh, spec, stdout, told};
+use crate::common::{
+    self, DAEMON, command, file, files, native, native_of_one_slot, python, sh, spec, stdout, told,
+};
 use assay_sandbox::{
     Backend, BackendError, Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, SandboxSpec,
     Termination,
@@ -204,6 +206,30 @@ async fn trusted_files_can_be_read_and_not_changed() {
         let result = native.create(SandboxSpec { trusted, ..spec.clone() }).await;
         assert!(matches!(result, Err(BackendError::Spec(_))), "{path}");
     }
+}
+
+/// A slot keeps a root for what wants the same; what wants another finds nothing of it.
+#[tokio::test]
+async fn sandboxes_of_one_slot_have_their_own_trusted_files_and_work_directories() {
+    let Some(native) = native_of_one_slot() else { return };
+    let with = |name: &str, workdir: &str| {
+        let trusted = Arc::new([(format!("/assay/{name}").into(), name.as_bytes().into())].into());
+        SandboxSpec { trusted, workdir: workdir.into(), ..spec() }
+    };
+    let kinds = [("one", "/work"), ("two", "/work"), ("one", "/a/b")];
+    for (name, workdir) in [kinds, kinds].concat().into_iter().flat_map(|kind| [kind; 2]) {
+        let script = "pwd; ls -m /assay; cat /assay/*; echo; ls -Am . /tmp /dev/shm; \
+            touch x /tmp/x /dev/shm/x";
+        let execution = native.run_in(with(name, workdir), sh(script)).await;
+        let expected = format!("{workdir}\n{name}\n{name}\n.:\n\n/dev/shm:\n\n/tmp:");
+        assert_eq!(stdout(&execution), expected, "{}", told(&execution));
+    }
+    // A work tree over a root that another had.
+    let layers = vec![files([("a/b", file("layer"))])];
+    let execution =
+        native.run_in(SandboxSpec { layers, ..with("one", "/work") }, sh("cat a/b")).await;
+    assert_eq!(stdout(&execution), "layer", "{}", told(&execution));
+    assert_eq!(native.slots().misses, 1, "one slot made all of them");
 }
 
 #[tokio::test]

@@ -274,8 +274,8 @@ impl Ends {
                     eprintln!("{step}");
                     break io::Error::from_raw_os_error(errno);
                 }
-                Said::Silence => break io::ErrorKind::TimedOut.into(),
-                _ => break io::ErrorKind::BrokenPipe.into(),
+                Said::Silence => break io::Error::from_raw_os_error(libc::ETIMEDOUT),
+                _ => break io::Error::from_raw_os_error(libc::EPIPE),
             }
         };
         agent.settle(place, done);

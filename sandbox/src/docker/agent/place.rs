@@ -17,8 +17,8 @@ use rustix::{
 
 use super::{SCRATCH, TRUSTED};
 use crate::native::{
-    setup,
     shared::{AtStep as _, StepError},
+    tree,
 };
 
 /// A file system of its own, empty when the container starts.
@@ -166,7 +166,7 @@ pub(super) fn write(
     content: &[u8],
     mode: u32,
 ) -> io::Result<OwnedFd> {
-    let (parent, name) = setup::parent_of(root, path)?;
+    let (parent, name) = tree::parent_of(root, path)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(&parent, name, flags, Mode::from_raw_mode(mode))?;
     append(file.as_fd(), content)?;
@@ -187,13 +187,13 @@ pub(super) fn append(to: BorrowedFd<'_>, mut content: &[u8]) -> io::Result<()> {
 
 /// Makes a directory below `root`, and those above it.
 pub(super) fn directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    setup::make_directories(root, path)?;
+    tree::make_directories(root, path)?;
     Ok(())
 }
 
 /// Makes a symbolic link below `root`, and the directories above it.
 pub(super) fn symlink(root: BorrowedFd<'_>, path: &Path, target: &Path) -> io::Result<()> {
-    let (parent, name) = setup::parent_of(root, path)?;
+    let (parent, name) = tree::parent_of(root, path)?;
     Ok(symlinkat(target, &parent, name)?)
 }
 
