@@ -2,9 +2,16 @@
 //!
 //! To make and undo one costs as much as all else around a short command. One whose counters stand
 //! where they stood when it was new has carried no packet and refused none; its sockets died with
-//! their owners. So nothing is in it, and the next sandbox may have it.
+//! their owners. So nothing is in it, and the slot's next sandbox may have it.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _};
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
+};
 
 use super::{
     shared::{AtStep, StepError},
@@ -13,50 +20,76 @@ use super::{
 
 /// All that a network namespace counts; the kernel may lack the last.
 const COUNTERS: [&str; 4] = ["dev", "snmp", "netstat", "snmp6"];
-/// Most bytes of all of them.
-const MOST: usize = 32 << 10;
 
-/// The network namespace that this process is in, and what it counted when it was new.
+/// A network namespace, and what it counted when it was new.
 pub(super) struct Network {
+    namespace: OwnedFd,
     counters: Vec<File>,
-    fresh: Vec<u8>,
+    fresh: Box<[u8]>,
+}
+
+/// Moves this process to a new network namespace with the loopback interface and nothing else, or to
+/// one that serves again.
+pub(super) fn enter(network: Option<BorrowedFd<'_>>) -> Result<(), StepError> {
+    if let Some(namespace) = network {
+        return sys::setns(namespace, libc::CLONE_NEWNET).at("enter the network");
+    }
+    sys::unshare(libc::CLONE_NEWNET).at("unshare the network")?;
+    sys::loopback_up().at("switch the loopback on")
+}
+
+/// Opens the counters of this process's network namespace; `proc` is where `/proc` is.
+pub(super) fn counters(proc: &str) -> Vec<OwnedFd> {
+    let open = |name: &&str| File::open(format!("{proc}/self/net/{name}")).ok();
+    COUNTERS.iter().filter_map(open).map(OwnedFd::from).collect()
 }
 
 impl Network {
-    /// Moves this process to a new one, with the loopback interface and nothing else.
-    pub(super) fn enter_new() -> Result<Self, StepError> {
-        sys::unshare(libc::CLONE_NEWNET).at("unshare the network")?;
-        sys::loopback_up().at("switch the loopback on")?;
-        let open = |name: &&str| File::open(format!("/proc/self/net/{name}")).ok();
-        let counters: Vec<_> = COUNTERS.iter().filter_map(open).collect();
-        let mut network = Self { counters, fresh: Vec::new() };
-        network.fresh = network.read().unwrap_or_default();
-        Ok(network)
+    /// Takes a new namespace and its counters, before a command is in it.
+    pub(super) fn new(namespace: OwnedFd, counters: Vec<OwnedFd>) -> Self {
+        let counters = counters.into_iter().map(File::from).collect();
+        let mut network = Self { namespace, counters, fresh: Box::default() };
+        let mut fresh = Vec::new();
+        let read = network.read(|text| fresh.extend(text));
+        network.fresh = read.map_or_else(|_| Box::default(), |()| fresh.into());
+        network
     }
 
-    /// Whether nothing has happened in it, once all processes in it but this one are dead.
+    /// Whether nothing has happened in it, once all processes in it are dead.
     pub(super) fn is_fresh(&self) -> bool {
-        self.counters.len() >= COUNTERS.len() - 1 && self.read().is_ok_and(|now| now == self.fresh)
+        let mut left = &*self.fresh;
+        let mut same = !left.is_empty();
+        let read = self.read(|text| match left.strip_prefix(text) {
+            Some(rest) => left = rest,
+            None => same = false,
+        });
+        read.is_ok() && same && left.is_empty()
     }
 
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let mut text = vec![0; MOST];
-        let mut at = 0;
+    /// Reads all counters, a piece at a time.
+    fn read(&self, mut piece: impl FnMut(&[u8])) -> io::Result<()> {
+        if self.counters.len() < COUNTERS.len() - 1 {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut buffer = [0; 4096];
         for file in &self.counters {
-            let mut offset = 0;
+            let mut at = 0;
             loop {
-                if at == MOST {
-                    return Err(io::ErrorKind::FileTooLarge.into());
+                match file.read_at(&mut buffer, at)? {
+                    0 => break,
+                    length => {
+                        piece(&buffer[..length]);
+                        at += length as u64;
+                    }
                 }
-                let length = file.read_at(&mut text[at..], offset)?;
-                if length == 0 {
-                    break;
-                }
-                at += length;
-                offset += length as u64;
             }
         }
-        text.truncate(at);
-        Ok(text)
+        Ok(())
+    }
+}
+
+impl AsFd for Network {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
     }
 }

@@ -24,6 +24,7 @@ use super::{
     freeze, init,
     job::{self, Job, JobLayer, NewSession, Request},
     landlock::{self, Confinement},
+    net,
     root::{self, QUIET, ROOT, in_root},
     shared::{AtStep, Shared, StepError},
     sys,
@@ -41,6 +42,8 @@ pub(super) struct Inside<'a> {
     pub(super) shared: &'a Shared,
     /// Where the work tree will be, relative to the root.
     pub(super) workdir: &'a Path,
+    /// A network namespace that nothing is in, if there is one.
+    pub(super) network: Option<BorrowedFd<'a>>,
     pub(super) seccomp: &'a [seccompiler::sock_filter],
     /// A descriptor of the slot's process: readable once it is dead.
     pub(super) slot: BorrowedFd<'a>,
@@ -81,12 +84,11 @@ pub(super) fn main(inside: &Inside<'_>) -> ! {
 fn start(inside: &Inside<'_>) -> Result<i32, StepError> {
     let confinement = prepare(inside)?;
 
-    let mut buffer = vec![0; wire::MAX_DATAGRAM];
-    let (length, mut fds) = wire::receive(&inside.socket, &mut buffer).at("wait for a job")?;
-    if length == 0 {
+    let (message, mut fds) = wire::receive_exactly(&inside.socket).at("wait for a job")?;
+    if message.is_empty() {
         sys::exit_now(0);
     }
-    let message = wire::job(&buffer[..length], &mut fds).at("read the job")?;
+    let message = wire::job(&message, &mut fds).at("read the job")?;
     let none = || std::io::Error::from_raw_os_error(libc::EBADMSG);
     let job = match job::decode(&message) {
         Some(Request::Job(job)) => job,
@@ -171,6 +173,7 @@ fn prepare(inside: &Inside<'_>) -> Result<Option<Confinement>, StepError> {
     tie_to_slot(inside.slot)?;
     inside.cgroups.join().at("join the cgroups")?;
     sys::unshare(libc::CLONE_NEWCGROUP).at("unshare the cgroup namespace")?;
+    net::enter(inside.network)?;
     let flags = QUIET | MountFlags::NOEXEC;
     let proc = in_root(ROOT, "/proc");
     mount("proc", &proc, "proc", flags, c"hidepid=invisible")
@@ -203,8 +206,9 @@ fn prepare(inside: &Inside<'_>) -> Result<Option<Confinement>, StepError> {
         .into_iter()
         .collect::<Result<Vec<_>, _>>()
         .at("open the namespaces")?;
-    let fds: Vec<_> = namespaces.iter().map(AsFd::as_fd).collect();
-    wire::send(&inside.socket, b"N", &fds).at("hand the namespaces over")?;
+    let counters = if inside.network.is_none() { net::counters("/proc") } else { Vec::new() };
+    let fds = namespaces.iter().map(AsFd::as_fd).chain(counters.iter().map(AsFd::as_fd));
+    wire::send(&inside.socket, b"N", &fds.collect::<Vec<_>>()).at("hand the namespaces over")?;
     landlock::ruleset().at("make the Landlock rules")
 }
 

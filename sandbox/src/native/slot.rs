@@ -28,7 +28,7 @@ use super::{
     spawner::NewSlot,
     sys::{self, Cloned},
     tree,
-    warm::Interpreter,
+    warm::{Interpreter, NAMESPACES, NETWORK},
     watch::{Verdict, Watch},
     wire,
 };
@@ -80,6 +80,9 @@ pub(super) fn main(
     sys::exit_now(status)
 }
 
+/// How long a prepared sandbox waits for its job.
+const REST: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
 /// Resource limits that are the same for every sandbox: soft and hard.
 pub(crate) const RESOURCES: [(u32, u64, u64); 6] = [
     (libc::RLIMIT_CORE, 0, 0),
@@ -106,10 +109,11 @@ pub(super) struct Slot<'a> {
     ahead: bool,
     /// What its sandboxes have as their root, once there was one.
     root: Option<Root>,
-    network: Network,
+    /// One for the next sandbox, if nothing is in it.
+    network: Option<Network>,
     next: Option<Next>,
     /// The namespaces of the present sandbox, until somebody knows that it ended; in the order of
-    /// [`NAMESPACES`](super::warm::NAMESPACES).
+    /// [`NAMESPACES`].
     pub(super) namespaces: Vec<OwnedFd>,
     /// Warm interpreters by their numbers.
     interpreters: BTreeMap<u64, Interpreter>,
@@ -120,18 +124,23 @@ pub(super) struct Next {
     pub(super) pidfd: OwnedFd,
     pub(super) pid: i32,
     pub(super) socket: OwnedFd,
+    /// Once it has prepared itself: its namespaces, in the order of [`NAMESPACES`].
+    namespaces: Vec<OwnedFd>,
 }
 
 impl Next {
-    /// Waits until it has prepared itself. Returns its namespaces, in the order of
-    /// [`NAMESPACES`](super::warm::NAMESPACES); none if it is dead.
-    fn prepared(&self) -> Vec<OwnedFd> {
-        loop {
+    /// Waits until it has prepared itself, unless it is dead. Returns the network, if it is a new one.
+    fn hear(&mut self) -> Option<Network> {
+        let fds = loop {
             match wire::receive(&self.socket, &mut [0; 8]) {
                 Err(rustix::io::Errno::INTR) => {}
-                received => return received.map_or_else(|_| Vec::new(), |(_, fds)| fds),
+                received => break received.map_or_else(|_| Vec::new(), |(_, fds)| fds),
             }
-        }
+        };
+        self.namespaces = fds;
+        let counters = self.namespaces.split_off(NAMESPACES.len().min(self.namespaces.len()));
+        let network = self.namespaces.get(NETWORK).map(rustix::io::dup)?.ok()?;
+        (!counters.is_empty()).then(|| Network::new(network, counters))
     }
 
     /// Sends its message.
@@ -203,7 +212,6 @@ impl<'a> Slot<'a> {
         // Pid 1 sets its own before it starts anything.
         rustix::process::umask(Mode::empty());
         root::leave_host()?;
-        let network = Network::enter_new()?;
         fresh_namespaces()?;
         for (resource, soft, hard) in RESOURCES {
             sys::limit_resource(resource, soft, hard).at("set a resource limit")?;
@@ -225,7 +233,7 @@ impl<'a> Slot<'a> {
             fallbacks,
             ahead,
             root: None,
-            network,
+            network: None,
             next: None,
             namespaces: Vec::new(),
             interpreters: BTreeMap::new(),
@@ -235,19 +243,23 @@ impl<'a> Slot<'a> {
 
     /// Does one job after the other until the service closes the socket.
     fn serve(&mut self, socket: &OwnedFd) {
-        let mut buffer = vec![0; wire::MAX_DATAGRAM];
         loop {
-            let (length, fds) = match wire::receive(socket, &mut buffer) {
-                Ok((0, _)) => return,
+            if self.rest(socket).is_err() {
+                return;
+            }
+            let (message, fds) = match wire::receive_exactly(socket) {
                 Ok(message) => message,
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return,
             };
+            if message.is_empty() {
+                return;
+            }
             // A cancellation that came too late.
-            if length == wire::CANCEL.len() {
+            if message == wire::CANCEL {
                 continue;
             }
-            let report = self.answer(&buffer[..length], fds, socket).unwrap_or_else(|e| {
+            let report = self.answer(&message, fds, socket).unwrap_or_else(|e| {
                 let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
                 Report::Failed { step: e.step.to_owned(), errno }
             });
@@ -260,18 +272,11 @@ impl<'a> Slot<'a> {
                 continue;
             }
             // For the next sandbox, while nobody waits.
-            if self.renew_namespaces().is_err() || (self.ahead && self.clone_next().is_err()) {
+            self.network.take_if(|network| !network.is_fresh());
+            if fresh_namespaces().is_err() || (self.ahead && self.clone_next().is_err()) {
                 return;
             }
         }
-    }
-
-    /// Has namespaces for the next sandbox that nothing of the last one is in.
-    fn renew_namespaces(&mut self) -> Result<(), StepError> {
-        if !self.network.is_fresh() {
-            self.network = Network::enter_new()?;
-        }
-        fresh_namespaces()
     }
 
     /// Clones pid 1 of the next sandbox, which prepares itself and then waits for its job.
@@ -289,12 +294,57 @@ impl<'a> Slot<'a> {
                 cgroups: &self.cgroups,
                 shared: self.shared,
                 workdir: &root.workdir,
+                network: self.network.as_ref().map(AsFd::as_fd),
                 seccomp: self.seccomp,
                 slot: self.own_pidfd.as_fd(),
             })
         };
-        self.next = Some(Next { pidfd, pid, socket: ours });
+        self.next = Some(Next { pidfd, pid, socket: ours, namespaces: Vec::new() });
         Ok(())
+    }
+
+    /// Waits for something to receive. What the next sandbox could have is given up if nobody comes
+    /// for it soon: it takes memory, and another costs little.
+    fn rest(&mut self, socket: &OwnedFd) -> Result<(), StepError> {
+        loop {
+            let waits = self.next.is_some() || self.network.is_some();
+            let preparing = self.next.as_ref().filter(|next| next.namespaces.is_empty());
+            let mut fds = vec![PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP)];
+            fds.extend(preparing.map(|next| PollFd::new(&next.socket, PollFlags::IN)));
+            match poll(&mut fds, waits.then_some(&REST)) {
+                Ok(0) => {
+                    self.end_next()?;
+                    self.network = None;
+                }
+                Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
+                Ok(_) => {
+                    drop(fds);
+                    self.hear_next();
+                    // It is dead, and whoever wants it will see.
+                    if self.next.as_ref().is_some_and(|next| next.namespaces.is_empty()) {
+                        return Ok(());
+                    }
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e).at("wait for a job"),
+            }
+        }
+    }
+
+    /// Waits until the next sandbox is prepared, if there is one that is not.
+    fn hear_next(&mut self) {
+        if let Some(next) = self.next.as_mut().filter(|next| next.namespaces.is_empty())
+            && let Some(network) = next.hear()
+        {
+            self.network = Some(network);
+        }
+    }
+
+    /// Ends the prepared sandbox, if there is one.
+    fn end_next(&mut self) -> Result<(), StepError> {
+        let Some(next) = self.next.take() else { return Ok(()) };
+        sys::kill_pidfd(next.pidfd.as_fd());
+        sys::wait_pidfd(next.pidfd.as_fd()).at("reap the prepared sandbox").map(drop)
     }
 
     /// Does what the service asks for.
@@ -342,10 +392,7 @@ impl<'a> Slot<'a> {
         let Some(new) = &job.root else { return Ok(()) };
         let layers = (others + new.image.len()).min(fds.len());
         let image: Vec<_> = fds.drain(others..layers).collect();
-        if let Some(next) = self.next.take() {
-            sys::kill_pidfd(next.pidfd.as_fd());
-            sys::wait_pidfd(next.pidfd.as_fd()).at("reap the prepared sandbox")?;
-        }
+        self.end_next()?;
         self.root.take().map_or(Ok(()), Root::unmount)?;
         self.root = Some(Root::mount(new, &image, job.workdir)?);
         Ok(())
@@ -375,8 +422,9 @@ impl<'a> Slot<'a> {
     fn ready(&mut self, job: &Job<'_>) -> Result<Next, StepError> {
         self.apply_limits(job)?;
         self.clone_next()?;
-        let next = self.next.take().ok_or_else(bad_message).at("clone the sandbox")?;
-        self.namespaces = next.prepared();
+        self.hear_next();
+        let mut next = self.next.take().ok_or_else(bad_message).at("clone the sandbox")?;
+        self.namespaces = std::mem::take(&mut next.namespaces);
         self.shared.set_outside(1 + self.interpreters.len() as u64);
         Ok(next)
     }
@@ -584,7 +632,7 @@ fn open_namespace() -> io::Result<OwnedFd> {
     Ok(fs::File::open("/proc/self/ns/mnt")?.into())
 }
 
-/// Moves the slot to fresh ipc and uts namespaces, which its next sandbox inherits.
+/// Moves the slot to fresh ipc and uts namespaces, which its next sandbox inherits unused.
 fn fresh_namespaces() -> Result<(), StepError> {
     sys::unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWUTS).at("unshare the ipc namespace")?;
     rustix::system::sethostname(b"assay").at("name the host")

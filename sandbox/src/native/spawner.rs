@@ -75,12 +75,13 @@ fn run() -> ! {
         let _ = sys::dup_to(null.as_fd(), 0);
     }
     let Ok(program) = seccomp::compile() else { sys::exit_now(1) };
-    let mut buffer = vec![0; wire::MAX_DATAGRAM];
+    // Slots need none. Only root may leave the host's without a user namespace.
+    let _ = sys::unshare(libc::CLONE_NEWNET);
     let mut directories: Option<Vec<PathBuf>> = None;
     let mut slots = BTreeSet::new();
     loop {
-        let (length, fds) = match wire::receive(&socket, &mut buffer) {
-            Ok((0, _)) => break,
+        let (message, fds) = match wire::receive_exactly(&socket) {
+            Ok((message, _)) if message.is_empty() => break,
             Ok(message) => message,
             Err(rustix::io::Errno::INTR) => continue,
             Err(_) => break,
@@ -90,12 +91,12 @@ fn run() -> ! {
             slots.remove(&pid.as_raw_nonzero().get());
         }
         if directories.is_none() {
-            let mut from = Reader(&buffer[1..length]);
+            let mut from = Reader(&message[1..]);
             let paths = std::iter::from_fn(|| from.bytes());
             directories = Some(paths.map(|p| PathBuf::from(OsStr::from_bytes(p))).collect());
             continue;
         }
-        let Some((request, roles)) = decode_slot(&buffer[..length]) else { continue };
+        let Some((request, roles)) = decode_slot(&message) else { continue };
         let mut fds = fds.into_iter();
         let Some(slot_socket) = fds.next() else { continue };
         let files = SlotFiles::from_parts(roles, fds);

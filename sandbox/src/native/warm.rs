@@ -41,6 +41,8 @@ const DONE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 /// What a process has to enter to be in a sandbox, in the order in which `warm.py` has them.
 pub(crate) const NAMESPACES: [&str; 6] = ["mnt", "net", "ipc", "uts", "cgroup", "pid"];
+/// The place of the network there.
+pub(crate) const NETWORK: usize = 1;
 
 /// An interpreter that has imported its modules. Dropping it ends it.
 pub(super) struct Interpreter {

@@ -13,7 +13,7 @@ use std::{
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 
 /// Most bytes of one datagram; whatever is longer travels in a memory file.
@@ -75,6 +75,15 @@ pub(crate) fn receive(
         }
     }
     Ok((message.bytes, fds))
+}
+
+/// Receives one datagram as [`receive`] does, into no more memory than it needs.
+pub(crate) fn receive_exactly(socket: impl AsFd) -> rustix::io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (_, length) = recv(&socket, &mut [0_u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC)?;
+    let mut buffer = vec![0; length];
+    let (length, fds) = receive(socket, &mut buffer)?;
+    buffer.truncate(length);
+    Ok((buffer, fds))
 }
 
 /// Returns the job that a message holds, wherever it lies; takes the memory file off `fds`.

@@ -50,6 +50,10 @@ async fn no_sandbox_sees_what_another_did_on_the_loopback() {
         let after = stdout(&native.run(sh(look)).await);
         assert_eq!(counts(&after), counts(&quiet), "{code}");
     }
+    // Longer than a slot that rests keeps what it prepared.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let rested = stdout(&native.run(sh(look)).await);
+    assert_eq!(counts(&rested), counts(&quiet));
     assert_eq!(native.slots().misses, 1, "one slot made all of them");
 }
 

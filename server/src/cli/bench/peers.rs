@@ -116,8 +116,12 @@ pub(super) async fn in_docker(docker: &dyn Backend) -> anyhow::Result<()> {
 }
 
 async fn truth(backend: &dyn Backend, image: ImageRef) -> anyhow::Result<()> {
-    let command = Command { argv: vec!["/bin/true".into()], ..Command::default() };
-    ended(backend.create(spec(image, Vec::new())).await?.run(command).await?).map(drop)
+    ended(backend.create(spec(image, Vec::new())).await?.run(bin_true()).await?).map(drop)
+}
+
+/// The command that does nothing.
+pub(super) fn bin_true() -> Command {
+    Command { argv: vec!["/bin/true".into()], ..Command::default() }
 }
 
 /// The small repository's test as an evaluation runs it, by a warm interpreter or not.

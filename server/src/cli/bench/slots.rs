@@ -2,13 +2,13 @@
 
 use std::{fmt, fs, time::Duration};
 
-use assay_sandbox::native::Native;
+use assay_sandbox::{Backend as _, native::Native};
 use futures::future::try_join_all;
 use serde::Serialize;
 
 use super::{
     Machine,
-    peers::{in_native, pytest, spec},
+    peers::{bin_true, in_native, pytest, spec},
     soak::Holdings,
 };
 use crate::{
@@ -23,8 +23,8 @@ use crate::{
 const ROUNDS: usize = 5;
 /// Interpreters that are measured.
 const INTERPRETERS: usize = 8;
-/// How long slots that were asked for take to lie still.
-const STILL: Duration = Duration::from_millis(700);
+/// How long slots take to lie still: longer than a prepared sandbox waits.
+const STILL: Duration = Duration::from_millis(2700);
 
 pub(super) async fn run(common: &Common, n: u32) -> CliResult {
     let rootfs = super::rootfs(common)?;
@@ -69,11 +69,12 @@ pub(super) async fn run(common: &Common, n: u32) -> CliResult {
     Ok(Exit::Done)
 }
 
-/// Has `n` slots made and lets them rest.
+/// Has `n` slots made, each run a command, and lets them rest.
 async fn rest(native: &Native, rootfs: &Rootfs, n: u32) -> CliResult<()> {
-    use assay_sandbox::Backend as _;
     let sandboxes = (0..n).map(|_| native.create(spec(rootfs.image(), Vec::new())));
-    drop(try_join_all(sandboxes).await.not_done()?);
+    for sandbox in try_join_all(sandboxes).await.not_done()? {
+        sandbox.run(bin_true()).await.not_done()?;
+    }
     Ok(())
 }
 
