@@ -42,7 +42,7 @@ struct Cli {
 }
 
 /// What every command takes.
-#[derive(Args, Debug)]
+#[derive(Clone, Args, Debug)]
 #[command(next_help_heading = "Common options")]
 struct Common {
     /// Print one JSON object per line on stdout, and nothing else there

@@ -1,5 +1,6 @@
 //! `assay bench`: what Assay adds to the code that it runs, beside what one would take instead.
 
+mod evaluations;
 mod overhead;
 mod peers;
 mod sandbox;
@@ -39,6 +40,12 @@ pub(super) enum Bench {
         #[arg(long, value_name = "K", value_delimiter = ',', default_values_t = [1, 2, 8, 64], value_parser = clap::value_parser!(u32).range(1..=1000))]
         in_flight: Vec<u32>,
     },
+    /// Many evaluations through the service, beside pytest on its own and in `docker run`
+    Evaluations {
+        /// How many of each kind
+        #[arg(short, long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+        n: u32,
+    },
     /// Many sandboxes in a row: does anything grow, does it get slower?
     Soak {
         /// How many runs
@@ -61,6 +68,7 @@ impl Bench {
         match self {
             Self::Overhead { n, task } => overhead::run(common, n, task).await,
             Self::Sandbox { n, in_flight } => sandbox::run(common, n, &in_flight).await,
+            Self::Evaluations { n } => evaluations::run(common, n).await,
             Self::Soak { n } => soak::run(common, n).await,
             Self::Slots { n } => slots::run(common, n).await,
         }

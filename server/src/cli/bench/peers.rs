@@ -100,6 +100,23 @@ pub(super) async fn docker_run_pytest(folder: &Path) -> anyhow::Result<()> {
     finish(command).await
 }
 
+/// `docker run` of a few lines of Python.
+pub(super) async fn docker_run_python(code: &str) -> anyhow::Result<()> {
+    let mut command = process::Command::new("docker");
+    command.args(["run", "--rm", "--network", "none", IMAGE, "/usr/bin/python3", "-I", "-c", code]);
+    finish(command).await
+}
+
+/// The image's own Python runs the small repository's test, without anything around it.
+pub(super) async fn bare_pytest(rootfs: &Rootfs, folder: &Path) -> anyhow::Result<()> {
+    let usr = rootfs.path.join("usr");
+    let mut command = process::Command::new(usr.join("lib64/ld-linux-x86-64.so.2"));
+    command.current_dir(folder).env("PYTHONHOME", &usr).arg("--library-path");
+    command.arg(usr.join("lib/x86_64-linux-gnu")).arg(usr.join("bin/python3"));
+    command.args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    finish(command).await
+}
+
 /// Writes the small repository to a folder.
 pub(super) fn write_repository(folder: &Path) -> std::io::Result<()> {
     REPOSITORY.iter().try_for_each(|(name, text)| std::fs::write(folder.join(name), text))
