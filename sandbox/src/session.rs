@@ -123,8 +123,8 @@ pub enum Stream {
 /// The end of a command.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// How its first process ended. Of [`LimitKind`]s there are `Wall`, which is the command's own,
-    /// and `Memory`, when the session was out of memory while it ran.
+    /// How its first process ended. Of [`LimitKind`]s there are `Wall` and `WallStarved`, for the
+    /// command's own time, and `Memory`, when the session was out of memory while it ran.
     pub termination: Termination,
     /// What it wrote to stdout behind what came as [`Event::Output`].
     pub stdout: Capture,
@@ -160,7 +160,10 @@ impl std::fmt::Display for Over {
             Self::Lease => "nobody called it for as long as its lease",
             Self::Limit(LimitKind::Cpu) => "it used up its CPU time",
             Self::Limit(LimitKind::Memory) => "it used up its memory",
-            Self::Limit(LimitKind::Wall | LimitKind::WallStarved) => "its time was up",
+            Self::Limit(LimitKind::Wall) => "its time was up",
+            Self::Limit(LimitKind::WallStarved) => {
+                "its time was up, for which others had taken the CPU"
+            }
             Self::Broken => "its first process died",
         })
     }

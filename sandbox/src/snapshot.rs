@@ -62,6 +62,44 @@ impl Snapshot {
         Ok(Self { file: Arc::new(file), bytes })
     }
 
+    /// Makes one of a work tree, for scripted sessions.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it.
+    pub fn of(entries: &[FrozenEntry]) -> io::Result<Self> {
+        let mut file = tempfile::tempfile()?;
+        let mut to = RecordWriter::new(&mut file, u64::MAX);
+        for FrozenEntry { path, what } in entries {
+            let (kind, mode) = match what {
+                Frozen::Directory { hides: false } => (Kind::Directory, 0o755),
+                Frozen::Directory { hides: true } => (Kind::NewDirectory, 0o755),
+                Frozen::File { executable, .. } => {
+                    (Kind::File, if *executable { 0o755 } else { 0o644 })
+                }
+                Frozen::Symlink(_) => (Kind::Symlink, 0o777),
+                Frozen::Pipe => (Kind::Pipe, 0o644),
+                Frozen::Absent => (Kind::Absent, 0),
+            };
+            let (root, path) = (Root::Work, path.clone());
+            to.record(&Record { root, kind, mode, modified: (0, 0), path })?;
+            match what {
+                Frozen::File { bytes, content, .. } => {
+                    to.number(*bytes)?;
+                    for (place, piece) in content.iter().flat_map(|c| c.chunks(1 << 16)).enumerate()
+                    {
+                        to.piece((place << 16) as u64, piece)?;
+                    }
+                    to.piece(0, &[])?;
+                }
+                Frozen::Symlink(target) => to.text(target.as_os_str().as_encoded_bytes())?,
+                _ => {}
+            }
+        }
+        to.finish()?;
+        Self::new(file)
+    }
+
     /// Returns the file of records.
     pub(crate) fn file(&self) -> &File {
         &self.file

@@ -24,14 +24,20 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) async fn run(self, session: Arc<dyn Session>, shell: ShellState) {
         let started = Instant::now();
-        let done = self.drive(&*session, &shell, started).await;
+        let mut done = self.drive(&*session, &shell, started).await;
+        let is_starved = done.as_ref().is_ok_and(|(end, _)| end.is_starved());
         if self.step.order.score
+            && !is_starved
             && let Ok(patch) = self.patch(&*session).await
         {
             let _ = self.step.patch.set(patch);
         }
         // Before anybody hears of the end, who may ask for the next step at once.
-        self.episode.step_ended(done.as_ref().ok().and_then(|(_, shell)| shell.clone()));
+        let left = done.as_ref().ok().and_then(|(_, shell)| shell.clone());
+        self.episode.step_ended(left, is_starved);
+        if let Ok((end, _)) = &mut done {
+            end.steps_left = self.episode.steps_left();
+        }
         self.step.push(match done {
             Ok((end, _)) => StepEvent::Ended(Arc::new(end)),
             Err(error) => StepEvent::Lost(error.to_string().into()),
@@ -126,7 +132,7 @@ impl Driver {
             cpu: Duration::ZERO,
             cleared: false,
             shell_kept: false,
-            steps_left: self.episode.steps_left(),
+            steps_left: 0,
         }
     }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use assay_repos::{SubmissionKind, TaskId};
 use assay_rewards::Failure;
-use assay_sandbox::{BackendError, Capture, Limits, Over, SessionError, Termination};
+use assay_sandbox::{BackendError, Capture, LimitKind, Limits, Over, SessionError, Termination};
 
 use crate::{Evaluation, EvaluationResult, RequestId, Stopped, StoreError, SubmitError, WaitError};
 
@@ -131,8 +131,16 @@ pub struct StepEnd {
     /// Whether the shell goes on from where this step left it. It doesn't after a step that was
     /// killed or that took its place.
     pub shell_kept: bool,
-    /// Steps that the episode may still take.
+    /// Steps that the episode may still take. One that was starved is none of them.
     pub steps_left: u32,
+}
+
+impl StepEnd {
+    /// Whether its time was up, for which others had taken the CPU.
+    pub(super) fn is_starved(&self) -> bool {
+        let starved = LimitKind::WallStarved;
+        [Ok(Termination::Limit(starved)), Err(Over::Limit(starved))].contains(&self.termination)
+    }
 }
 
 /// Why an episode ended.
@@ -153,15 +161,22 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// Whether others had taken the CPU that its time was for. What was left then is worth nothing
+    /// that could be said.
+    pub(super) fn is_starved(self) -> bool {
+        self == Self::Over(Over::Limit(LimitKind::WallStarved))
+    }
+
     /// Returns the word that results use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Submitted | Self::Over(Over::Ended) => "submitted",
             Self::OutOfSteps => "out_of_steps",
-            Self::Over(Over::Limit(assay_sandbox::LimitKind::Cpu)) => "cpu_limit",
-            Self::Over(Over::Limit(assay_sandbox::LimitKind::Memory)) => "memory_limit",
-            Self::Over(Over::Limit(_)) => "wall_limit",
+            Self::Over(Over::Limit(LimitKind::Cpu)) => "cpu_limit",
+            Self::Over(Over::Limit(LimitKind::Memory)) => "memory_limit",
+            Self::Over(Over::Limit(LimitKind::Wall)) => "wall_limit",
+            Self::Over(Over::Limit(LimitKind::WallStarved)) => "wall_starved",
             Self::Over(Over::Broken) => "broken",
             Self::Over(Over::Lease) | Self::Lease => "lease",
             Self::Closed => "closed",

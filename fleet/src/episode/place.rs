@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use assay_sandbox::{Session, SessionSpec, Snapshot};
+use assay_sandbox::{LimitKind, Over, Session, SessionSpec, Snapshot};
 use tokio::{sync::OnceCell, task::AbortHandle, time::Instant};
 use tracing::{Instrument as _, info_span};
 
@@ -52,6 +52,8 @@ struct State {
     running: Option<(Arc<Step>, AbortHandle)>,
     /// Steps that this episode and those that it was forked from have taken.
     taken: u32,
+    /// Whether the last one was starved.
+    is_starved: bool,
     snapshots: BTreeMap<String, Frozen>,
 }
 
@@ -94,6 +96,7 @@ impl Episode {
             order: VecDeque::new(),
             running: None,
             taken: frozen.map_or(0, |frozen| frozen.taken),
+            is_starved: false,
             snapshots: BTreeMap::new(),
         };
         Ok(Self {
@@ -269,14 +272,20 @@ impl Episode {
         Ok(Frozen { snapshot: session.snapshot().await?, shell, taken })
     }
 
-    /// Returns the session of an episode that is to be handed in, and how many steps it took. From
-    /// now on it takes no more.
-    pub(super) fn retire(&self) -> Result<(Arc<dyn Session>, u32), EpisodeError> {
+    /// Returns the session of an episode that is to be handed in, how many steps it took and why it
+    /// ends. From now on it takes no more.
+    pub(super) fn retire(&self) -> Result<(Arc<dyn Session>, u32, Ended), EpisodeError> {
         let mut state = self.lock();
         // Asked again because the first who asked hung up.
         let session = state.session.clone().ok_or(EpisodeError::Submitted)?;
         state.is_handed_in = true;
-        Ok((session, state.taken))
+        let ended = match session.over() {
+            Some(over @ (Over::Limit(_) | Over::Broken)) => Ended::Over(over),
+            _ if state.is_starved => Ended::Over(Over::Limit(LimitKind::WallStarved)),
+            _ if state.taken >= self.opening.max_steps => Ended::OutOfSteps,
+            _ => Ended::Submitted,
+        };
+        Ok((session, state.taken, ended))
     }
 
     /// Returns the end states that steps left which are to be scored.
@@ -335,11 +344,13 @@ impl Episode {
         if self.lock().is_handed_in { Ended::Submitted } else { Ended::Lease }
     }
 
-    /// Notes that its step ended, and the shell that it left.
-    pub(super) fn step_ended(&self, shell: Option<ShellState>) {
+    /// Notes that its step ended, and the shell that it left. One that was starved doesn't count.
+    pub(super) fn step_ended(&self, shell: Option<ShellState>, is_starved: bool) {
         let mut state = self.lock();
         state.touched = Instant::now();
         state.running = None;
+        state.taken -= u32::from(is_starved);
+        state.is_starved = is_starved;
         if let Some(shell) = shell {
             state.shell = shell;
         }

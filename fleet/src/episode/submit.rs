@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use assay_repos::{Digest, EndEntry, EndState, Revision, SourceError, Submission, Task, end_state};
 use assay_rewards::{Failure, Fault, Phase};
-use assay_sandbox::{Frozen, FrozenEntry, Over, Snapshot};
+use assay_sandbox::{Frozen, FrozenEntry, LimitKind, Over, Snapshot};
 use futures::future::join_all;
 use tracing::info;
 
@@ -33,12 +33,7 @@ impl Episode {
 
     /// Kills every process, reads what is left, and frees the sandbox.
     async fn hand_in(&self) -> Result<HandedIn, EpisodeError> {
-        let (session, steps) = self.retire()?;
-        let ended = match session.over() {
-            Some(over @ (Over::Limit(_) | Over::Broken)) => Ended::Over(over),
-            _ if steps >= self.opening().max_steps => Ended::OutOfSteps,
-            _ => Ended::Submitted,
-        };
+        let (session, steps, ended) = self.retire()?;
         session.end().await?;
         let snapshot = session.snapshot().await?;
         let workplace = &self.workplace;
@@ -80,11 +75,18 @@ impl Episode {
                 ..evaluation.clone()
             })
         });
-        let work: Vec<_> = std::iter::once(evaluation.clone()).chain(of_steps).collect();
+        let end_state = (!ended.is_starved()).then(|| evaluation.clone());
+        let work: Vec<_> = end_state.into_iter().chain(of_steps).collect();
         let tickets = fleet.submit(work).await?.into_iter();
         let waits = tickets.map(|ticket| async { ticket.keep_on_drop().wait().await });
         let mut results = join_all(waits).await.into_iter();
-        let result = results.next().unwrap_or(Err(crate::Stopped))?;
+        let result = if ended.is_starved() {
+            let over = Over::Limit(LimitKind::WallStarved).to_string();
+            let failure = Failure::new("machine_starved", Phase::Run, Fault::Infra, over);
+            Arc::new(fleet.unjudged(&evaluation, failure))
+        } else {
+            results.next().unwrap_or(Err(crate::Stopped))?
+        };
         let mut step_rewards = Vec::with_capacity(scored.len());
         for (step, patch) in scored {
             let reward = match patch {

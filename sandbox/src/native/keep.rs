@@ -47,9 +47,20 @@ struct Keeper<'a> {
     errands: Vec<Errand>,
     /// Times that memory ran out.
     shortages: u64,
-    /// Commands that run: the shortages and the CPU time when they were started.
-    commands: BTreeMap<u64, (u64, u64)>,
+    /// Commands that run.
+    commands: BTreeMap<u64, Running>,
     buffer: Vec<u8>,
+}
+
+/// A command that runs.
+#[derive(Default)]
+struct Running {
+    /// Of the session, when it was started.
+    shortages: u64,
+    cpu_ns: u64,
+    stalled_ns: u64,
+    /// How long it had stalled when it was first killed.
+    stalled_when_killed_ns: u64,
 }
 
 /// Whether to go on.
@@ -212,9 +223,10 @@ impl Keeper<'_> {
         if let Some(Report::Reply(number, mut reply)) = Report::decode(&buffer[..length]) {
             if let Reply::Ended(end) = &mut reply {
                 self.shortages += self.watch.shortages();
-                let (shortages, cpu_ns) = self.commands.remove(&number).unwrap_or_default();
-                end.out_of_memory = self.shortages > shortages;
-                end.cpu_ns = self.watch.cpu_ns().saturating_sub(cpu_ns);
+                let command = self.commands.remove(&number).unwrap_or_default();
+                end.out_of_memory = self.shortages > command.shortages;
+                end.cpu_ns = self.watch.cpu_ns().saturating_sub(command.cpu_ns);
+                end.stalled_ns = command.stalled_when_killed_ns;
             }
             self.say(number, reply);
         }
@@ -234,9 +246,7 @@ impl Keeper<'_> {
             // A signal waits with those that it is for.
             Ask::Start(_) if self.paused => Reply::Paused,
             Ask::Start(_) | Ask::Signal { .. } => {
-                if matches!(ask, Ask::Start(_)) {
-                    self.commands.insert(number, (self.shortages, self.watch.cpu_ns()));
-                }
+                self.note(number, &ask);
                 fds.extend(file);
                 match self.pass(message, &fds) {
                     Ok(()) => return Ok(()),
@@ -267,6 +277,30 @@ impl Keeper<'_> {
         };
         self.say(number, reply);
         Ok(())
+    }
+
+    /// Notes what a command used, when it is started and when it is killed.
+    fn note(&mut self, number: u64, ask: &Ask<'_>) {
+        match *ask {
+            Ask::Start(_) => {
+                let command = Running {
+                    shortages: self.shortages,
+                    cpu_ns: self.watch.cpu_ns(),
+                    stalled_ns: self.watch.stalled_until_now(self.next.pid),
+                    stalled_when_killed_ns: 0,
+                };
+                self.commands.insert(number, command);
+            }
+            Ask::Signal { to, signal: libc::SIGKILL } => {
+                if let Some(command) = self.commands.get_mut(&to)
+                    && command.stalled_when_killed_ns == 0
+                {
+                    let now = self.watch.stalled_until_now(self.next.pid);
+                    command.stalled_when_killed_ns = now.saturating_sub(command.stalled_ns);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn send_errand(
@@ -308,7 +342,6 @@ impl Keeper<'_> {
         }
     }
 
-    /// Hands a message on to pid 1.
     /// Passes an ask on to pid 1. One that hears nothing any more ends the session: nobody may wait
     /// for it.
     fn pass(&mut self, message: &[u8], fds: &[OwnedFd]) -> std::io::Result<()> {

@@ -1,6 +1,14 @@
 //! Sessions: several commands in one sandbox, and everything that agents need around them.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use assay_sandbox::{
     Backend, Channel, ChannelEnd, Command, Ended, Event, Frozen, LimitKind, Limits, Over, Process,
@@ -161,9 +169,40 @@ async fn a_command_has_a_time_of_its_own() {
     let script = "echo before; sleep 1000 & wait";
     let process = session.start(sh(script), Duration::from_millis(300)).await.expect("a start");
     let left = finish(process).await.expect("an end");
-    assert_eq!(left.ended.termination, Termination::Limit(LimitKind::Wall));
+    let kinds = [LimitKind::Wall, LimitKind::WallStarved].map(Termination::Limit);
+    assert!(kinds.contains(&left.ended.termination), "{left:?}");
     assert_eq!(left.stdout, b"before\n");
     assert_eq!(text(&*session, "echo on").await, "on", "the session goes on");
+}
+
+#[tokio::test]
+async fn a_command_whose_cpu_others_take_is_starved() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Some(native) = native() else { return };
+    let session = open(&native, spec()).await;
+    let mine = sched_getaffinity(None).expect("CPUs");
+    let cpu = (0..CpuSet::MAX_CPU).find(|cpu| mine.is_set(*cpu)).expect("a CPU");
+    let over = Arc::new(AtomicBool::new(false));
+    let taker = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let mut one = CpuSet::new();
+            one.set(cpu);
+            sched_setaffinity(None, &one).expect("a CPU");
+            while !over.load(Relaxed) {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    let spin = format!(
+        "import os\nos.sched_setaffinity(0, {{{cpu}}})\nos.nice(19)\nprint('spins', flush=True)\nwhile True: pass"
+    );
+    let process = session.start(python(&spin), Duration::from_secs(2)).await.expect("a start");
+    let left = finish(process).await.expect("an end");
+    over.store(true, Relaxed);
+    taker.join().expect("no panic");
+    assert_eq!(left.stdout, b"spins\n", "{left:?}");
+    assert_eq!(left.ended.termination, Termination::Limit(LimitKind::WallStarved), "{left:?}");
 }
 
 #[tokio::test]

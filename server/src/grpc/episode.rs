@@ -243,9 +243,8 @@ fn step_end(end: &StepEnd) -> v1::StepEnd {
         Ok(Termination::Signaled(signal)) => Wire::Signal(signal),
         Ok(Termination::Limit(LimitKind::Memory)) => Wire::Limit("memory".into()),
         Ok(Termination::Limit(LimitKind::Cpu)) => Wire::Limit("cpu".into()),
-        Ok(Termination::Limit(LimitKind::Wall | LimitKind::WallStarved)) => {
-            Wire::Limit("wall".into())
-        }
+        Ok(Termination::Limit(LimitKind::Wall)) => Wire::Limit("wall".into()),
+        Ok(Termination::Limit(LimitKind::WallStarved)) => Wire::Limit("wall_starved".into()),
         Err(over) => Wire::Over(assay_fleet::Ended::Over(over).as_str().into()),
     };
     v1::StepEnd {

@@ -1,0 +1,127 @@
+//! Episodes in sandboxes that do what each test says.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use assay_fleet::{
+    Backends, Ended, EpisodeConfig, EpisodeId, Episodes, Evaluation, Fleet, FleetConfig, Follow,
+    Opening, Order, Runs, StepEnd, StepEvent, StepId,
+};
+use assay_repos::Submission;
+use assay_rewards::Outcome;
+use assay_sandbox::{Frozen, FrozenEntry, ImageRef, LimitKind, Limits, Over, Termination};
+use common::{
+    id, soon,
+    stage::{Stage, ended, reported},
+};
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Episodes of a fleet.
+struct Harness {
+    stage: Stage,
+    episodes: Episodes,
+    _stop: DropGuard,
+    _dir: TempDir,
+}
+
+impl Harness {
+    /// Everything that is submitted passes.
+    fn start() -> Self {
+        let stage = Stage::new(async |call| {
+            Ok(reported(&call.command, &["tests/test_lib.py::test_x"], "passed"))
+        });
+        let left = Frozen::File { bytes: 6, content: Some(b"x = 2\n".into()), executable: false };
+        *stage.sessions.left.lock().unwrap() =
+            vec![FrozenEntry { path: "lib.py".into(), what: left }];
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = common::catalog(&dir.path().join("tasks"));
+        let image = ImageRef::Rootfs { path: "/rootfs".into(), digest: "sha256:image".into() };
+        let backends =
+            Backends::new().with_image("python", Arc::new(stage.clone()), image, "sha256:image");
+        let config = FleetConfig::new(dir.path().join("data"), catalog, backends);
+        let (fleet, handle) = Fleet::start(config).unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(fleet.run(stop.clone()));
+        let episodes = Episodes::new(handle, EpisodeConfig::default());
+        tokio::spawn(episodes.clone().run(stop.clone()));
+        Self { stage, episodes, _stop: stop.drop_guard(), _dir: dir }
+    }
+
+    async fn open(&self, name: &str) -> EpisodeId {
+        let evaluation = Evaluation {
+            run_id: "run".into(),
+            ..Evaluation::new(
+                id(name),
+                "t.patch".parse().unwrap(),
+                Submission::Patch(String::new()),
+            )
+        };
+        let id = EpisodeId::new(name).unwrap();
+        let (limits, max_steps, lease) = (Limits::default(), 9, LEASE);
+        let step_wall = Duration::from_secs(9);
+        let opening = Opening { id, evaluation, limits, step_wall, max_steps, lease };
+        self.episodes.open(opening).await.unwrap().opening().id.clone()
+    }
+
+    fn step(&self, episode: &EpisodeId, name: &str, score: bool) -> Follow {
+        let runs = Runs::Program(vec!["/bin/true".into()]);
+        let order = Order { runs, stdin: Arc::default(), wall: None, score };
+        self.episodes.get(episode).unwrap().exec(StepId::new(name).unwrap(), order).unwrap()
+    }
+
+    async fn do_step(&self, episode: &EpisodeId, name: &str, score: bool) -> Arc<StepEnd> {
+        let mut follow = self.step(episode, name, score);
+        loop {
+            match soon("a step", follow.next()).await.unwrap().expect("an end") {
+                StepEvent::Ended(end) => return end,
+                StepEvent::Output(..) => {}
+                StepEvent::Lost(why) => panic!("{why}"),
+            }
+        }
+    }
+}
+
+const STARVED: LimitKind = LimitKind::WallStarved;
+
+#[tokio::test]
+async fn a_machine_that_starves_an_agent_gives_it_no_reward() {
+    let harness = Harness::start();
+    // A step: it doesn't count, and the next one is judged again.
+    let episode = harness.open("step").await;
+    let events = |events| *harness.stage.sessions.events.lock().unwrap() = events;
+    assert_eq!(harness.do_step(&episode, "good", true).await.steps_left, 8);
+    events([ended(Termination::Limit(STARVED))].into());
+    let starved = harness.do_step(&episode, "starved", true).await;
+    assert_eq!((&starved.termination, starved.steps_left), (&Ok(Termination::Limit(STARVED)), 8));
+    let submitted = soon("a result", harness.episodes.submit(&episode)).await.unwrap();
+    assert_eq!(submitted.ended, Some(Ended::Over(Over::Limit(STARVED))));
+    let result = &submitted.result;
+    assert_eq!((result.outcome, result.reward), (Outcome::InfraError, None), "{result:?}");
+    let failure = result.failure.as_ref().expect("a failure");
+    assert!(failure.kind == "machine_starved" && failure.retryable, "{failure:?}");
+    let rewards: Vec<_> =
+        submitted.step_rewards.iter().map(|(_, reward)| reward.is_some()).collect();
+    assert_eq!(rewards, [true, false]);
+
+    let episode = harness.open("goes on").await;
+    events([ended(Termination::Limit(STARVED))].into());
+    harness.do_step(&episode, "starved", false).await;
+    harness.do_step(&episode, "better", false).await;
+    let submitted = soon("a result", harness.episodes.submit(&episode)).await.unwrap();
+    assert_eq!(submitted.result.outcome, Outcome::Scored, "{submitted:?}");
+
+    // The whole sandbox, by its wall limit: only that of the agent's own doing is judged.
+    for (name, kind, outcome) in
+        [("slow", LimitKind::Wall, Outcome::Scored), ("stalled", STARVED, Outcome::InfraError)]
+    {
+        let episode = harness.open(name).await;
+        *harness.stage.sessions.over.lock().unwrap() = Some(Over::Limit(kind));
+        let submitted = soon("a result", harness.episodes.submit(&episode)).await.unwrap();
+        assert_eq!(submitted.result.outcome, outcome, "{submitted:?}");
+        assert_eq!(submitted.result.reward.is_some(), outcome == Outcome::Scored);
+    }
+}
