@@ -5,8 +5,8 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use assay_fleet::{
-    Backends, Ended, EpisodeConfig, EpisodeId, Episodes, Evaluation, Fleet, FleetConfig, Follow,
-    Opening, Order, Runs, StepEnd, StepEvent, StepId,
+    Backends, Ended, EpisodeConfig, EpisodeId, Episodes, Evaluation, Fleet, FleetConfig,
+    FleetHandle, Follow, Opening, Order, Runs, StepEnd, StepEvent, StepId,
 };
 use assay_repos::Submission;
 use assay_rewards::Outcome;
@@ -18,19 +18,23 @@ use common::{
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const LEASE: Duration = Duration::from_secs(60);
-
 /// Episodes of a fleet.
 struct Harness {
+    lease: Duration,
     stage: Stage,
+    fleet: FleetHandle,
     episodes: Episodes,
     _stop: DropGuard,
     _dir: TempDir,
 }
 
 impl Harness {
-    /// Everything that is submitted passes.
     fn start() -> Self {
+        Self::start_with(Duration::from_secs(60))
+    }
+
+    /// Everything that is submitted passes.
+    fn start_with(lease: Duration) -> Self {
         let stage = Stage::new(async |call| {
             Ok(reported(&call.command, &["tests/test_lib.py::test_x"], "passed"))
         });
@@ -46,9 +50,9 @@ impl Harness {
         let (fleet, handle) = Fleet::start(config).unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(fleet.run(stop.clone()));
-        let episodes = Episodes::new(handle, EpisodeConfig::default());
+        let episodes = Episodes::new(handle.clone(), EpisodeConfig::default());
         tokio::spawn(episodes.clone().run(stop.clone()));
-        Self { stage, episodes, _stop: stop.drop_guard(), _dir: dir }
+        Self { lease, stage, fleet: handle, episodes, _stop: stop.drop_guard(), _dir: dir }
     }
 
     async fn open(&self, name: &str) -> EpisodeId {
@@ -61,7 +65,7 @@ impl Harness {
             )
         };
         let id = EpisodeId::new(name).unwrap();
-        let (limits, max_steps, lease) = (Limits::default(), 9, LEASE);
+        let (limits, max_steps, lease) = (Limits::default(), 9, self.lease);
         let step_wall = Duration::from_secs(9);
         let opening = Opening { id, evaluation, limits, step_wall, max_steps, lease };
         self.episodes.open(opening).await.unwrap().opening().id.clone()
@@ -124,4 +128,37 @@ async fn a_machine_that_starves_an_agent_gives_it_no_reward() {
         assert_eq!(submitted.result.outcome, outcome, "{submitted:?}");
         assert_eq!(submitted.result.reward.is_some(), outcome == Outcome::Scored);
     }
+}
+
+#[tokio::test]
+async fn what_is_submitted_is_judged_though_the_caller_hangs_up() {
+    let harness = Harness::start_with(Duration::from_secs(1));
+    let sessions = &harness.stage.sessions;
+    let all = sessions.may_end.forget_permits(usize::MAX);
+    let episode = harness.open("hung up").await;
+    let hangs_up =
+        tokio::time::timeout(Duration::from_millis(50), harness.episodes.submit(&episode));
+    assert!(hangs_up.await.is_err(), "it waits for the sandbox");
+    // Nobody calls it for longer than its lease.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(harness.episodes.count(), 1, "it is being submitted");
+    sessions.may_end.add_permits(all);
+    let request = episode.request();
+    let result = soon("a result", async {
+        loop {
+            if let Some(result) = harness.fleet.wait(&request).await.unwrap() {
+                return result;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert_eq!(result.await.outcome, Outcome::Scored);
+    soon("the end of its lease", async {
+        while harness.episodes.count() > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let again = soon("the result", harness.episodes.submit(&episode)).await.unwrap();
+    assert_eq!((again.result.outcome, again.ended), (Outcome::Scored, None));
 }

@@ -45,6 +45,8 @@ struct State {
     is_handed_in: bool,
     touched: Instant,
     beaten: Instant,
+    /// Calls that go on, however long they take.
+    holds: usize,
     shell: ShellState,
     steps: HashMap<StepId, Arc<Step>>,
     /// In order of their start.
@@ -91,6 +93,7 @@ impl Episode {
             is_handed_in: false,
             touched: now,
             beaten: now,
+            holds: 0,
             shell: frozen.as_ref().map(|frozen| frozen.shell.clone()).unwrap_or_default(),
             steps: HashMap::new(),
             order: VecDeque::new(),
@@ -262,6 +265,7 @@ impl Episode {
 
     /// Returns what it is now.
     pub(super) async fn freeze(&self) -> Result<Frozen, EpisodeError> {
+        let _held = self.hold();
         let (session, shell, taken) = {
             let state = self.lock();
             if let Some((running, _)) = &state.running {
@@ -314,6 +318,12 @@ impl Episode {
         self.lock().touched = Instant::now();
     }
 
+    /// Keeps the lease from running out until the hold is dropped.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        self.lock().holds += 1;
+        Hold(self)
+    }
+
     /// Looks at the lease; `None` when it has run out. Else returns what renews the sandbox's, if
     /// that is due.
     pub(super) fn look(
@@ -321,7 +331,7 @@ impl Episode {
         now: Instant,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let mut state = self.lock();
-        if state.running.is_some() {
+        if state.running.is_some() || state.holds > 0 {
             state.touched = now;
         }
         if now.duration_since(state.touched) > self.opening.lease {
@@ -368,6 +378,17 @@ impl Episode {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that goes on.
+pub(super) struct Hold<'e>(&'e Episode);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.holds -= 1;
+        state.touched = Instant::now();
     }
 }
 
