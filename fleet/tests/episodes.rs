@@ -38,7 +38,8 @@ impl Harness {
         let stage = Stage::new(async |call| {
             Ok(reported(&call.command, &["tests/test_lib.py::test_x"], "passed"))
         });
-        let left = Frozen::File { bytes: 6, content: Some(b"x = 2\n".into()), executable: false };
+        let left =
+            Frozen::File { bytes: 6, content: Some(b"x = 2\n"[..].into()), executable: false };
         *stage.sessions.left.lock().unwrap() =
             vec![FrozenEntry { path: "lib.py".into(), what: left }];
         let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 //! bytes, sizes are claims, and a reader takes no more into memory than it was told to.
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     fs::File,
     io::{self, BufReader, Read, Write},
@@ -42,8 +43,9 @@ pub enum Frozen {
     File {
         /// Its size in bytes.
         bytes: u64,
-        /// Its content; absent when it has more bytes than were asked for.
-        content: Option<Vec<u8>>,
+        /// Its content; absent when it has more bytes than were asked for. Names of one file share
+        /// it.
+        content: Option<Arc<[u8]>>,
         /// Whether its owner may execute it.
         executable: bool,
     },
@@ -120,7 +122,8 @@ impl Snapshot {
     /// The file can't be read.
     pub fn work_tree(&self, file_bytes: u64, all_bytes: u64) -> io::Result<Vec<FrozenEntry>> {
         let mut records = Records::of(&self.file);
-        let (mut entries, mut room) = (Vec::new(), all_bytes);
+        let (mut entries, mut room) = (Vec::<FrozenEntry>::new(), all_bytes);
+        let mut files = HashMap::new();
         while let Some(record) = records.next()? {
             let what = match record.kind {
                 Kind::Directory => Frozen::Directory { hides: false },
@@ -133,9 +136,17 @@ impl Snapshot {
                     let fits = record.root == Root::Work && bytes <= file_bytes.min(room);
                     let content = records.content(fits.then_some(bytes))?;
                     room -= content.as_ref().map_or(0, |content| content.len() as u64);
+                    let content = content.map(Arc::from);
                     Frozen::File { bytes, content, executable: record.mode & 0o100 != 0 }
                 }
+                Kind::Link => {
+                    let known = files.get(&(record.root, records.target()?));
+                    known.cloned().ok_or_else(broken)?
+                }
             };
+            if record.kind == Kind::File {
+                files.insert((record.root, record.path.clone()), what.clone());
+            }
             if record.root == Root::Work {
                 entries.push(FrozenEntry { path: record.path, what });
             }
@@ -145,7 +156,7 @@ impl Snapshot {
 }
 
 /// Which tree a record is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Root {
     Work,
@@ -161,6 +172,8 @@ pub(crate) enum Kind {
     NewDirectory,
     /// Its size and its pieces follow.
     File,
+    /// Another name of a file of the same tree; that one's path, of an earlier record, follows.
+    Link,
     /// Its target follows.
     Symlink,
     Pipe,
@@ -180,8 +193,15 @@ pub(crate) struct Record {
 }
 
 const ROOTS: [Root; 2] = [Root::Work, Root::Tmp];
-const KINDS: [Kind; 6] =
-    [Kind::Directory, Kind::NewDirectory, Kind::File, Kind::Symlink, Kind::Pipe, Kind::Absent];
+const KINDS: [Kind; 7] = [
+    Kind::Directory,
+    Kind::NewDirectory,
+    Kind::File,
+    Kind::Link,
+    Kind::Symlink,
+    Kind::Pipe,
+    Kind::Absent,
+];
 
 /// Writes records, and no more than so many bytes of them.
 pub(crate) struct RecordWriter<W> {
@@ -349,12 +369,14 @@ mod tests {
             to.piece(0, b"")?;
             to.record(&record(Root::Work, Kind::Symlink, "link"))?;
             to.text(b"/etc/passwd")?;
+            to.record(&record(Root::Work, Kind::Link, "other"))?;
+            to.text(b"d/sparse")?;
             to.record(&record(Root::Work, Kind::Absent, "gone"))
         });
         let entry = |path: &str, what| FrozenEntry { path: path.into(), what };
         let file = |content: Option<&[u8]>| Frozen::File {
             bytes: 6,
-            content: content.map(<[u8]>::to_vec),
+            content: content.map(Arc::from),
             executable: true,
         };
         for (most, content) in [(6, Some(&b"\0\0\0\0ab"[..])), (5, None)] {
@@ -362,6 +384,7 @@ mod tests {
                 entry("d", Frozen::Directory { hides: true }),
                 entry("d/sparse", file(content)),
                 entry("link", Frozen::Symlink("/etc/passwd".into())),
+                entry("other", file(content)),
                 entry("gone", Frozen::Absent),
             ];
             assert_eq!(snapshot.work_tree(most, 100).unwrap(), expected);
@@ -387,6 +410,11 @@ mod tests {
             to.piece(u64::MAX, b"x")
         });
         assert!(beyond.work_tree(1, 1).is_err(), "a piece beyond the file's end");
+        let astray = snapshot(|to| {
+            to.record(&record(Root::Work, Kind::Link, "f"))?;
+            to.text(b"nowhere")
+        });
+        assert!(astray.work_tree(1, 1).is_err(), "a name of no file");
     }
 
     #[test]

@@ -130,9 +130,7 @@ pub(super) async fn changes(
 fn entry(FrozenEntry { path, what }: FrozenEntry) -> (std::path::PathBuf, EndEntry) {
     let entry = match what {
         Frozen::Directory { hides } => EndEntry::Directory { hides },
-        Frozen::File { content, executable, .. } => {
-            EndEntry::File { content: content.map(Into::into), executable }
-        }
+        Frozen::File { content, executable, .. } => EndEntry::File { content, executable },
         Frozen::Symlink(_) | Frozen::Pipe => EndEntry::Special,
         Frozen::Absent => EndEntry::Absent,
     };

@@ -33,8 +33,8 @@ use crate::{
 
 /// Most commands of a session at a time.
 const COMMANDS: usize = 32;
-/// Most bytes of a file's record beside its content: its path, for the most part.
-const RECORD: u64 = 4200;
+/// Most bytes of a record beside a file's content: its path and another's, for the most part.
+const RECORD: u64 = 8200;
 
 /// A session that a slot keeps.
 pub(super) struct NativeSession {

@@ -325,7 +325,7 @@ async fn a_snapshot_is_the_tree_as_it_was() {
     };
     let file = |content: &str, executable| Frozen::File {
         bytes: content.len() as u64,
-        content: Some(content.into()),
+        content: Some(content.as_bytes().into()),
         executable,
     };
     for (path, expected) in [
@@ -367,6 +367,24 @@ async fn a_snapshot_is_the_tree_as_it_was() {
     );
     assert!(seen[0].ends_with("keptn\nA\nt\n/etc/passwd\n209715205\ntail"), "{}", seen[0]);
     assert!(seen.iter().all(|other| other == &seen[0]), "{seen:?}");
+}
+
+#[tokio::test]
+async fn names_of_one_file_stay_names_of_one_file() {
+    let Some(native) = native() else { return };
+    let sandbox = limited(|limits| limits.disk_bytes = 32 << 20);
+    let session = open(&native, sandbox.clone()).await;
+    let script = "head -c 8000000 /dev/urandom > big; mkdir d; for n in $(seq 20); do ln big d/$n; done; \
+        echo t > /tmp/t; ln /tmp/t /tmp/u; ln -s big soft; ln soft harder; mkfifo pipe; ln pipe pipe2; md5sum < big";
+    let sum = text(&*session, script).await;
+    let snapshot = session.snapshot().await.expect("a snapshot");
+    assert!(snapshot.bytes() < 10 << 20, "the file is there once: {}", snapshot.bytes());
+    let entries = snapshot.work_tree(9 << 20, 9 << 20).expect("its entries");
+    let whole = |entry: &&assay_sandbox::FrozenEntry| matches!(&entry.what, Frozen::File { bytes: 8_000_000, content: Some(content), .. } if content.len() == 8_000_000);
+    assert_eq!(entries.iter().filter(whole).count(), 21, "under every name");
+    let fork = open_from(&native, sandbox, Some(snapshot)).await;
+    let look = "md5sum < d/20; stat -c %h big /tmp/u; readlink harder; test -p pipe2 && echo y >> d/7 && tail -c 2 big";
+    assert_eq!(text(&*fork, look).await, format!("{sum}\n21\n2\nbig\ny"));
 }
 
 #[tokio::test]
