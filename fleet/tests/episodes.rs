@@ -10,7 +10,7 @@ use assay_fleet::{
 };
 use assay_repos::Submission;
 use assay_rewards::Outcome;
-use assay_sandbox::{Frozen, FrozenEntry, ImageRef, LimitKind, Limits, Over, Termination};
+use assay_sandbox::{Content, Frozen, FrozenEntry, ImageRef, LimitKind, Limits, Over, Termination};
 use common::{
     id, soon,
     stage::{Stage, ended, reported},
@@ -38,10 +38,7 @@ impl Harness {
         let stage = Stage::new(async |call| {
             Ok(reported(&call.command, &["tests/test_lib.py::test_x"], "passed"))
         });
-        let left =
-            Frozen::File { bytes: 6, content: Some(b"x = 2\n"[..].into()), executable: false };
-        *stage.sessions.left.lock().unwrap() =
-            vec![FrozenEntry { path: "lib.py".into(), what: left }];
+        *stage.sessions.left.lock().unwrap() = vec![file("lib.py", b"x = 2\n"[..].into())];
         let dir = tempfile::tempdir().unwrap();
         let catalog = common::catalog(&dir.path().join("tasks"));
         let image = ImageRef::Rootfs { path: "/rootfs".into(), digest: "sha256:image".into() };
@@ -88,6 +85,12 @@ impl Harness {
             }
         }
     }
+}
+
+fn file(path: &str, content: Arc<[u8]>) -> FrozenEntry {
+    let (bytes, path) = (content.len() as u64, path.into());
+    let what = Frozen::File { bytes, content: Content::Kept(content), executable: false };
+    FrozenEntry { path, what }
 }
 
 const STARVED: LimitKind = LimitKind::WallStarved;
@@ -162,4 +165,22 @@ async fn what_is_submitted_is_judged_though_the_caller_hangs_up() {
     .await;
     let again = soon("the result", harness.episodes.submit(&episode)).await.unwrap();
     assert_eq!((again.result.outcome, again.ended), (Outcome::Scored, None));
+}
+
+#[tokio::test]
+async fn what_a_build_leaves_does_not_crowd_the_patch_out() {
+    let harness = Harness::start();
+    let binary: Arc<[u8]> = vec![0xff; 15 << 20].into();
+    let text: Arc<[u8]> = vec![b'x'; 15 << 20].into();
+    let built = (0..5).map(|n| file(&format!("build-{n}.o"), Arc::clone(&binary)));
+    let caches = (0..5).map(|n| file(&format!(".cache/{n}"), Arc::clone(&text)));
+    {
+        let mut left = harness.stage.sessions.left.lock().unwrap();
+        *left = built.chain(caches).chain(std::mem::take(&mut *left)).collect();
+    }
+    let episode = harness.open("built").await;
+    let submitted = soon("a result", harness.episodes.submit(&episode)).await.unwrap();
+    assert!(submitted.end.patch.ends_with("-x = 1\n+x = 2\n"), "{}", submitted.end.patch);
+    assert_eq!(submitted.end.left_out.len(), 5);
+    assert_eq!(submitted.result.outcome, Outcome::Scored);
 }

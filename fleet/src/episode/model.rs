@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use assay_repos::{SubmissionKind, TaskId};
+use assay_repos::{EndState, SubmissionKind, TaskId};
 use assay_rewards::Failure;
 use assay_sandbox::{BackendError, Capture, LimitKind, Limits, Over, SessionError, Termination};
 
@@ -196,10 +196,8 @@ impl fmt::Display for Ended {
 pub struct Submitted {
     /// What its end state is worth.
     pub result: Arc<EvaluationResult>,
-    /// What was handed in, as a diff. Empty when the answer comes from the journal.
-    pub patch: String,
-    /// What the agent left that no diff says: a path each, and why, as a fragment.
-    pub left_out: Vec<(String, &'static str)>,
+    /// What was handed in. Empty when the answer comes from the journal.
+    pub end: EndState,
     /// Why it ended; `None` when the answer comes from the journal.
     pub ended: Option<Ended>,
     /// What each step's state is worth that was to be scored; absent where that is not known.
@@ -209,8 +207,7 @@ pub struct Submitted {
 impl Submitted {
     /// What is left of a submission after the service started anew.
     pub(super) fn journaled(result: Arc<EvaluationResult>) -> Self {
-        let (patch, left_out, step_rewards) = (String::new(), Vec::new(), Vec::new());
-        Self { result, patch, left_out, ended: None, step_rewards }
+        Self { result, end: EndState::default(), ended: None, step_rewards: Vec::new() }
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use assay_repos::{Digest, EndEntry, EndState, Revision, SourceError, Submission, Task, end_state};
+use assay_repos::{
+    Digest, EndEntry, EndState, Revision, SourceError, Submission, Task, end_state, is_litter,
+};
 use assay_rewards::{Failure, Fault, Phase};
-use assay_sandbox::{Frozen, FrozenEntry, LimitKind, Over, Snapshot};
+use assay_sandbox::{Content, Frozen, FrozenEntry, LimitKind, Over, Pick, Snapshot};
 use futures::future::join_all;
 use tracing::info;
 
@@ -95,8 +97,7 @@ impl Episode {
             };
             step_rewards.push((step, reward));
         }
-        let (patch, left_out) = (end.patch.clone(), end.left_out.clone());
-        Ok(Submitted { result, patch, left_out, ended: Some(*ended), step_rewards })
+        Ok(Submitted { result, end: end.clone(), ended: Some(*ended), step_rewards })
     }
 
     fn step_request(&self, step: &StepId) -> RequestId {
@@ -116,8 +117,15 @@ pub(super) async fn changes(
         let trouble = |what: String| {
             EpisodeError::Task(Failure::new("end_state", Phase::Apply, Fault::Infra, what))
         };
+        // What no patch holds takes no room from what one does.
+        let pick = Pick {
+            file_bytes: FILE_BYTES,
+            all_bytes: ALL_BYTES,
+            path: &|path| !is_litter(path),
+            content: &|content| std::str::from_utf8(content).is_ok(),
+        };
         let entries = snapshot
-            .work_tree(FILE_BYTES, ALL_BYTES)
+            .work_tree(&pick)
             .map_err(|error| trouble(format!("read a snapshot: {error}")))?;
         let entries: Vec<_> = entries.into_iter().map(entry).collect();
         end_state(&task, &revision, &entries)
@@ -130,7 +138,11 @@ pub(super) async fn changes(
 fn entry(FrozenEntry { path, what }: FrozenEntry) -> (std::path::PathBuf, EndEntry) {
     let entry = match what {
         Frozen::Directory { hides } => EndEntry::Directory { hides },
-        Frozen::File { content, executable, .. } => EndEntry::File { content, executable },
+        Frozen::File { content: Content::Kept(content), executable, .. } => {
+            EndEntry::File { content, executable }
+        }
+        Frozen::File { content: Content::Unwanted, .. } => EndEntry::Binary,
+        Frozen::File { content: Content::TooLarge, .. } => EndEntry::TooLarge,
         Frozen::Symlink(_) | Frozen::Pipe => EndEntry::Special,
         Frozen::Absent => EndEntry::Absent,
     };

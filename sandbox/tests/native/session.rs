@@ -11,8 +11,8 @@ use std::{
 };
 
 use assay_sandbox::{
-    Backend, Channel, ChannelEnd, Command, Ended, Event, Frozen, LimitKind, Limits, Over, Process,
-    SandboxSpec, Session, SessionError, SessionSpec, Snapshot, Stream, Termination,
+    Backend, Channel, ChannelEnd, Command, Content, Ended, Event, Frozen, LimitKind, Limits, Over,
+    Pick, Process, SandboxSpec, Session, SessionError, SessionSpec, Snapshot, Stream, Termination,
 };
 
 use crate::{
@@ -319,13 +319,13 @@ async fn a_snapshot_is_the_tree_as_it_was() {
     .await;
     let snapshot = session.snapshot().await.expect("a snapshot");
     assert!(snapshot.bytes() < 1 << 20, "holes take no room: {}", snapshot.bytes());
-    let entries = snapshot.work_tree(1000, 10_000).expect("its entries");
+    let entries = snapshot.work_tree(&Pick::all(1000, 10_000)).expect("its entries");
     let what = |path: &str| {
         entries.iter().find(|entry| entry.path == Path::new(path)).map(|entry| &entry.what)
     };
     let file = |content: &str, executable| Frozen::File {
         bytes: content.len() as u64,
-        content: Some(content.as_bytes().into()),
+        content: Content::Kept(content.as_bytes().into()),
         executable,
     };
     for (path, expected) in [
@@ -338,7 +338,14 @@ async fn a_snapshot_is_the_tree_as_it_was() {
         ("run", Some(file("x\n", true))),
         ("link", Some(Frozen::Symlink("/etc/passwd".into()))),
         ("pipe", Some(Frozen::Pipe)),
-        ("sparse", Some(Frozen::File { bytes: (200 << 20) + 5, content: None, executable: false })),
+        (
+            "sparse",
+            Some(Frozen::File {
+                bytes: (200 << 20) + 5,
+                content: Content::TooLarge,
+                executable: false,
+            }),
+        ),
         ("kept", None),
         ("t", None),
     ] {
@@ -379,8 +386,8 @@ async fn names_of_one_file_stay_names_of_one_file() {
     let sum = text(&*session, script).await;
     let snapshot = session.snapshot().await.expect("a snapshot");
     assert!(snapshot.bytes() < 10 << 20, "the file is there once: {}", snapshot.bytes());
-    let entries = snapshot.work_tree(9 << 20, 9 << 20).expect("its entries");
-    let whole = |entry: &&assay_sandbox::FrozenEntry| matches!(&entry.what, Frozen::File { bytes: 8_000_000, content: Some(content), .. } if content.len() == 8_000_000);
+    let entries = snapshot.work_tree(&Pick::all(9 << 20, 9 << 20)).expect("its entries");
+    let whole = |entry: &&assay_sandbox::FrozenEntry| matches!(&entry.what, Frozen::File { bytes: 8_000_000, content: Content::Kept(content), .. } if content.len() == 8_000_000);
     assert_eq!(entries.iter().filter(whole).count(), 21, "under every name");
     let fork = open_from(&native, sandbox, Some(snapshot)).await;
     let look = "md5sum < d/20; stat -c %h big /tmp/u; readlink harder; test -p pipe2 && echo y >> d/7 && tail -c 2 big";
@@ -432,7 +439,13 @@ async fn an_ended_session_keeps_its_files() {
     assert!(matches!(refused, Err(SessionError::Over(Over::Ended))), "{refused:?}");
     assert_eq!(read(&*session, "file").await.expect("the file"), b"x\n");
     assert_eq!(
-        session.snapshot().await.expect("a snapshot").work_tree(9, 9).expect("entries").len(),
+        session
+            .snapshot()
+            .await
+            .expect("a snapshot")
+            .work_tree(&Pick::all(9, 9))
+            .expect("entries")
+            .len(),
         1
     );
     let usage = session.close().await.expect("usage");

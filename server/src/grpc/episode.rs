@@ -264,8 +264,9 @@ fn submission(submitted: &Submitted) -> v1::SubmitResponse {
     };
     v1::SubmitResponse {
         result: Some(response::result(&submitted.result)),
-        patch: submitted.patch.clone(),
-        left_out: submitted.left_out.iter().map(left_out).collect(),
+        patch: submitted.end.patch.clone(),
+        left_out: submitted.end.left_out.iter().map(left_out).collect(),
+        left_out_more: submitted.end.left_out_more,
         ended: submitted.ended.map(|ended| ended.as_str().to_owned()).unwrap_or_default(),
         step_rewards: submitted
             .step_rewards
