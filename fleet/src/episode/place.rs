@@ -15,13 +15,15 @@ use super::{
     Ended, EpisodeError, EpisodeId, Opening, Order, StepId, Submitted,
     driver::Driver,
     shell::ShellState,
-    step::{Follow, Step, StepEvent},
+    step::{Follow, Step},
     submit::HandedIn,
 };
 use crate::evaluator::Workplace;
 
 /// Output of steps that is kept for those who ask again. Beyond, the oldest is forgotten.
 const KEPT_BYTES: usize = 64 << 20;
+/// Most bytes of the states that are to be scored. Beyond, a step's is not known.
+const SCORED_BYTES: usize = 64 << 20;
 /// Most snapshots of an episode.
 const SNAPSHOTS: usize = 8;
 /// What a sandbox's lease has beyond the episode's, which ends it in order.
@@ -145,7 +147,7 @@ impl Episode {
     pub fn exec(self: &Arc<Self>, id: StepId, order: Order) -> Result<Follow, EpisodeError> {
         let mut state = self.lock();
         if let Some(known) = state.steps.get(&id) {
-            return match known.order == order {
+            return match known.is(&order) {
                 true => Ok(Follow::of(known)),
                 false => Err(EpisodeError::Conflict { id: id.to_string() }),
             };
@@ -158,9 +160,9 @@ impl Episode {
             return Err(EpisodeError::OutOfSteps { max: self.opening.max_steps });
         }
         state.taken += 1;
-        let step = Arc::new(Step::new(id.clone(), order));
+        let step = Arc::new(Step::new(id.clone(), &order));
         let span = info_span!("step", episode_id = %self.opening.id, step_id = %id);
-        let driver = Driver { episode: Arc::clone(self), step: Arc::clone(&step) };
+        let driver = Driver { episode: Arc::clone(self), step: Arc::clone(&step), order };
         let driver = tokio::spawn(driver.run(session, state.shell.clone()).instrument(span));
         state.running = Some((Arc::clone(&step), driver.abort_handle()));
         state.steps.insert(id.clone(), Arc::clone(&step));
@@ -296,7 +298,7 @@ impl Episode {
     pub(super) fn scored_steps(&self) -> Vec<(StepId, Option<String>)> {
         let state = self.lock();
         let steps = state.order.iter().filter_map(|id| state.steps.get(id));
-        let scored = steps.filter(|step| step.order.score);
+        let scored = steps.filter(|step| step.is_scored);
         scored.map(|step| (step.id.clone(), step.patch.get().cloned())).collect()
     }
 
@@ -306,7 +308,7 @@ impl Episode {
         if let Some((step, driver)) = state.running.take() {
             driver.abort();
             drop(state);
-            step.push(StepEvent::Lost("the episode ended".into()));
+            step.end(Err("the episode ended".into()));
             state = self.lock();
         }
         state.session = None;
@@ -363,6 +365,15 @@ impl Episode {
         state.is_starved = is_starved;
         if let Some(shell) = shell {
             state.shell = shell;
+        }
+    }
+
+    /// Keeps the end state that a step left, as a diff, if there is room for it.
+    pub(super) fn keep_patch(&self, step: &Step, patch: String) {
+        let state = self.lock();
+        let patches = state.steps.values().filter_map(|step| step.patch.get());
+        if patches.map(String::len).sum::<usize>() + patch.len() <= SCORED_BYTES {
+            let _ = step.patch.set(patch);
         }
     }
 
