@@ -15,7 +15,7 @@ pub fn thaw(bytes: &[u8]) {
     use std::io::Write as _;
     let Ok(mut file) = tempfile::tempfile() else { return };
     if file.write_all(bytes).is_ok()
-        && let Ok(snapshot) = Snapshot::new(file)
+        && let Ok(snapshot) = Snapshot::new(file, None)
         && let Ok(entries) = snapshot.work_tree(&Pick::all(1 << 16, 1 << 20))
     {
         assert!(entries.len() <= bytes.len());

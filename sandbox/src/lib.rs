@@ -16,6 +16,7 @@ mod lineage;
 mod modules;
 pub mod native;
 mod proc;
+mod room;
 mod session;
 mod snapshot;
 mod spec;

@@ -188,6 +188,12 @@ pub enum SessionError {
         /// What kind of error it is.
         kind: io::ErrorKind,
     },
+    /// There is no room for a further snapshot. Later there may be.
+    #[error("snapshots take all of the {bytes} bytes that there are for them")]
+    NoRoom {
+        /// What there is for all of them.
+        bytes: u64,
+    },
     /// The session's files can't be frozen: what runs inside made them so.
     #[error("the files can't be frozen: {0}")]
     Freeze(String),

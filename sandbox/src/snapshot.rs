@@ -14,12 +14,21 @@ use std::{
     sync::Arc,
 };
 
+use crate::room::Room;
+
 /// The writable files of a session at one moment: what it changed in its work tree, and `/tmp`.
 /// Clones share it; the last one dropped frees it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    file: Arc<File>,
+    file: Arc<Kept>,
     bytes: u64,
+}
+
+/// A file, and then the room that it takes.
+#[derive(Debug)]
+struct Kept {
+    file: File,
+    _room: Option<Room>,
 }
 
 /// One path of a work tree that a session changed.
@@ -99,10 +108,13 @@ impl Pick<'_> {
 }
 
 impl Snapshot {
-    /// Takes over a file of records.
-    pub(crate) fn new(file: File) -> io::Result<Self> {
+    /// Takes over a file of records, and the room that it needs.
+    pub(crate) fn new(file: File, mut room: Option<Room>) -> io::Result<Self> {
         let bytes = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), bytes })
+        if let Some(room) = &mut room {
+            room.settle(bytes);
+        }
+        Ok(Self { file: Arc::new(Kept { file, _room: room }), bytes })
     }
 
     /// Makes one of a work tree, for scripted sessions.
@@ -141,12 +153,12 @@ impl Snapshot {
             }
         }
         to.finish()?;
-        Self::new(file)
+        Self::new(file, None)
     }
 
     /// Returns the file of records.
     pub(crate) fn file(&self) -> &File {
-        &self.file
+        &self.file.file
     }
 
     /// Returns its size in bytes.
@@ -162,7 +174,7 @@ impl Snapshot {
     ///
     /// The file can't be read.
     pub fn work_tree(&self, pick: &Pick<'_>) -> io::Result<Vec<FrozenEntry>> {
-        let mut records = Records::of(&self.file);
+        let mut records = Records::of(self.file());
         let (mut entries, mut room) = (Vec::new(), pick.all_bytes);
         // What may have further names: what was read of it, or where it is.
         let mut files: HashMap<PathBuf, Result<Frozen, u64>> = HashMap::new();
@@ -194,7 +206,7 @@ impl Snapshot {
                     }
                     let known = files.get_mut(&first).ok_or_else(broken)?;
                     if let Err(place) = *known {
-                        let mut earlier = Records::at(&self.file, place);
+                        let mut earlier = Records::at(self.file(), place);
                         *known = Ok(earlier.file(record.is_executable(), pick, &mut room)?);
                     }
                     known.clone().map_err(|_| broken())?
@@ -302,7 +314,8 @@ impl<W: Write> RecordWriter<W> {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.room = self.room.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
+        self.room = self.room.checked_sub(bytes.len() as u64).ok_or_else(too_large)?;
         self.to.write_all(bytes)
     }
 }
@@ -435,7 +448,7 @@ mod tests {
         let mut to = RecordWriter::new(&mut file, 1 << 20);
         write(&mut to).unwrap();
         to.finish().unwrap();
-        Snapshot::new(file).unwrap()
+        Snapshot::new(file, None).unwrap()
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::{
 use assay_sandbox::{
     Backend, Channel, ChannelEnd, Command, Content, Ended, Event, Frozen, LimitKind, Limits, Over,
     Pick, Process, SandboxSpec, Session, SessionError, SessionSpec, Snapshot, Stream, Termination,
+    native::{Native, NativeConfig},
 };
 
 use crate::{
@@ -392,6 +393,35 @@ async fn names_of_one_file_stay_names_of_one_file() {
     let fork = open_from(&native, sandbox, Some(snapshot)).await;
     let look = "md5sum < d/20; stat -c %h big /tmp/u; readlink harder; test -p pipe2 && echo y >> d/7 && tail -c 2 big";
     assert_eq!(text(&*fork, look).await, format!("{sum}\n21\n2\nbig\ny"));
+}
+
+#[tokio::test]
+async fn all_snapshots_together_have_so_much_room() {
+    if native().is_none() {
+        return;
+    }
+    let state = tempfile::tempdir().expect("a folder");
+    let native = Native::start(NativeConfig {
+        spawner: crate::common::spawner(),
+        snapshot_bytes: 6 << 20,
+        ..NativeConfig::new(state.path())
+    });
+    let native = native.expect("a backend");
+    let spec = || SessionSpec { sandbox: spec(), from: None, lease: LONG };
+    let sessions = [native.open(spec()).await, native.open(spec()).await].map(Result::unwrap);
+    for session in &sessions {
+        text(&**session, "head -c 4000000 /dev/urandom > file").await;
+    }
+    let kept = sessions[0].snapshot().await.expect("room for one");
+    for session in &sessions {
+        let refused = session.snapshot().await;
+        assert!(matches!(refused, Err(SessionError::NoRoom { bytes: 6_291_456 })), "{refused:?}");
+    }
+    text(&*sessions[0], "rm file").await;
+    let small = sessions[0].snapshot().await.expect("room for a small one");
+    drop(kept);
+    sessions[1].snapshot().await.expect("room again");
+    drop(small);
 }
 
 #[tokio::test]
