@@ -139,7 +139,7 @@ impl<'a> Ask<'a> {
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// The session is ready for its first command; to number 0.
+    /// The session is ready for its first command, or pid 1 for the next message; to number 0.
     Ready,
     /// Every process is dead, and why; to number 0.
     Over(Over),

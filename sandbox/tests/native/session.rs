@@ -275,10 +275,19 @@ async fn files_are_read_and_written_as_the_user_would() {
             "{path}: {error}"
         );
     }
-    for path in
-        ["/etc/passwd", "/usr/bin/python3", "leak", "folder", "/proc/1/oom_score_adj", "/new"]
-    {
-        let error = write(path, b"x", false).await.expect_err(path);
+    text(session, "sleep 1000 > /dev/null 2>&1 & echo $! > pid").await;
+    let pid = String::from_utf8(read(session, "pid").await.expect("a number")).expect("text");
+    let score = format!("/proc/{}/oom_score_adj", pid.trim());
+    for path in [
+        "/etc/passwd",
+        "/usr/bin/python3",
+        "leak",
+        "folder",
+        "/proc/1/oom_score_adj",
+        &score,
+        "/new",
+    ] {
+        let error = write(path, b"1000", false).await.expect_err(path);
         assert!(matches!(error, SessionError::File { .. }), "{path}: {error}");
     }
     let error = write("a\0b", b"x", false).await.expect_err("a NUL");
@@ -508,6 +517,61 @@ async fn limits_hold_over_all_commands() {
         ),
         "{over:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_however_much_is_asked_for() {
+    let Some(native) = native() else { return };
+    let session = open(&native, limited(|limits| limits.wall = Duration::from_secs(1))).await;
+    let session: Arc<dyn Session> = session.into();
+    let mut process = session.start(sh("exec sleep 1000"), LONG).await.expect("a start");
+    for _ in 0..32 {
+        let session = Arc::clone(&session);
+        tokio::spawn(async move {
+            while session.over().is_none() {
+                let _ = read(&*session, "/etc/hostname").await;
+            }
+        });
+    }
+    let over = tokio::time::timeout(Duration::from_secs(20), process.next()).await;
+    let over = over.expect("an end in time");
+    assert!(matches!(over, Err(SessionError::Over(Over::Limit(_)))), "{over:?}");
+    assert!(session.end().await.is_ok(), "it is over, and still there");
+}
+
+#[tokio::test]
+async fn a_first_process_that_answers_nothing_is_given_up() {
+    let Some(native) = native() else { return };
+    let (mark, session) = (mark(), open(&native, spec()).await);
+    let sleeper = session.start(sh(&format!("exec sleep {mark}")), LONG).await.expect("a start");
+    until("starting", Duration::from_secs(20), || processes(&mark) == 1).await;
+    let first = rustix::process::Pid::from_raw(parent(&mark)).expect("a process");
+    let mut over = None;
+    // The kernel lets it go on when others of its group end.
+    for _ in 0..9 {
+        rustix::process::kill_process(first, rustix::process::Signal::STOP).expect("a signal");
+        let waits = tokio::time::timeout(Duration::from_secs(60), try_run(&*session, sh("true")));
+        over = waits.await.expect("an end in time").err();
+        if over.is_some() {
+            break;
+        }
+    }
+    assert!(matches!(over, Some(SessionError::Over(Over::Broken))), "{over:?}");
+    drop(sleeper);
+    drop(session);
+    assert_eq!(native.run(sh("echo fine")).await.stdout.head, b"fine\n", "its slot serves again");
+}
+
+/// Returns the parent of the process with this mark.
+fn parent(mark: &str) -> i32 {
+    let holds = |path: &Path, mark: &str| {
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).contains(mark)
+    };
+    let mut all = std::fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path());
+    let found = all.find(|path| holds(&path.join("cmdline"), mark)).expect("the process");
+    let stat = std::fs::read_to_string(found.join("stat")).expect("its state");
+    let fields = stat.rsplit(')').next().expect("fields");
+    fields.split_whitespace().nth(1).and_then(|parent| parent.parse().ok()).expect("a number")
 }
 
 #[tokio::test]
