@@ -113,7 +113,13 @@ async fn a_machine_that_starves_an_agent_gives_it_no_reward() {
     assert!(failure.kind == "machine_starved" && failure.retryable, "{failure:?}");
     let rewards: Vec<_> =
         submitted.step_rewards.iter().map(|(_, reward)| reward.is_some()).collect();
-    assert_eq!(rewards, [true, false]);
+    assert_eq!(rewards, [false, false]);
+    // Under the same ids it can be done again.
+    harness.episodes.close(&episode).unwrap();
+    let episode = harness.open("step").await;
+    harness.do_step(&episode, "good", true).await;
+    let submitted = soon("a result", harness.episodes.submit(&episode)).await.unwrap();
+    assert_eq!(submitted.result.outcome, Outcome::Scored, "{submitted:?}");
 
     let episode = harness.open("goes on").await;
     events([ended(Termination::Limit(STARVED))].into());

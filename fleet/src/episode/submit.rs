@@ -66,8 +66,16 @@ impl Episode {
             let cut_off = !matches!(ended, Ended::Submitted);
             generation.finish_reason = if cut_off { "length" } else { "stop" }.to_owned();
         }
-        // Steps are judged beside it, and are no results of the run.
         let scored = self.scored_steps();
+        if ended.is_starved() {
+            // Nothing is queued: the same ids may be used for another try.
+            let over = Over::Limit(LimitKind::WallStarved).to_string();
+            let failure = Failure::new("machine_starved", Phase::Run, Fault::Infra, over);
+            let result = Arc::new(fleet.unjudged(&evaluation, failure));
+            let step_rewards = scored.into_iter().map(|(step, _)| (step, None)).collect();
+            return Ok(Submitted { result, end: end.clone(), ended: Some(*ended), step_rewards });
+        }
+        // Steps are judged beside it, and are no results of the run.
         let of_steps = scored.iter().filter_map(|(step, patch)| {
             Some(Evaluation {
                 request_id: self.step_request(step),
@@ -77,18 +85,11 @@ impl Episode {
                 ..evaluation.clone()
             })
         });
-        let end_state = (!ended.is_starved()).then(|| evaluation.clone());
-        let work: Vec<_> = end_state.into_iter().chain(of_steps).collect();
+        let work: Vec<_> = std::iter::once(evaluation.clone()).chain(of_steps).collect();
         let tickets = fleet.submit(work).await?.into_iter();
         let waits = tickets.map(|ticket| async { ticket.keep_on_drop().wait().await });
         let mut results = join_all(waits).await.into_iter();
-        let result = if ended.is_starved() {
-            let over = Over::Limit(LimitKind::WallStarved).to_string();
-            let failure = Failure::new("machine_starved", Phase::Run, Fault::Infra, over);
-            Arc::new(fleet.unjudged(&evaluation, failure))
-        } else {
-            results.next().unwrap_or(Err(crate::Stopped))?
-        };
+        let result = results.next().unwrap_or(Err(crate::Stopped))?;
         let mut step_rewards = Vec::with_capacity(scored.len());
         for (step, patch) in scored {
             let reward = match patch {
