@@ -8,7 +8,7 @@ use std::{
 };
 
 use assay_repos::{Catalog, Digest, SubmissionKind};
-use assay_rewards::{GradeRecord, RewardSpec};
+use assay_rewards::{Failure, GradeRecord, RewardSpec};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -210,6 +210,12 @@ impl FleetHandle {
             *wait = retry_after(missing, self.workers, self.worker.load.service());
         }
         submitted
+    }
+
+    /// Returns the result of what can't be judged because the infrastructure failed before. It is
+    /// not stored.
+    pub(crate) fn unjudged(&self, evaluation: &Evaluation, failure: Failure) -> EvaluationResult {
+        self.worker.unjudged(evaluation, failure)
     }
 
     fn check(&self, evaluation: &Evaluation) -> Result<(), SubmitError> {

@@ -256,6 +256,12 @@ impl Worker {
         }
     }
 
+    /// Returns the result of what can't be judged because the infrastructure failed before.
+    pub(crate) fn unjudged(&self, evaluation: &Evaluation, failure: Failure) -> EvaluationResult {
+        let timings = Timings::default();
+        self.result(evaluation, &Judged::without_record(Outcome::InfraError, failure, timings))
+    }
+
     fn result(&self, evaluation: &Evaluation, judged: &Judged) -> EvaluationResult {
         let started = Instant::now();
         let task = self.evaluator.catalog().get(&evaluation.task);

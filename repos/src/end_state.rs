@@ -16,11 +16,15 @@ use crate::{Revision, SourceError, Task, patch::check_path, source::Node};
 pub enum EndEntry {
     /// A regular file.
     File {
-        /// Its content; absent when it is too large to be read.
-        content: Option<Arc<[u8]>>,
+        /// Its content.
+        content: Arc<[u8]>,
         /// Whether its owner may execute it.
         executable: bool,
     },
+    /// A regular file that is not UTF-8.
+    Binary,
+    /// A regular file that is too large to be read.
+    TooLarge,
     /// A directory; one that `hides` has nothing of the revision in it.
     Directory {
         /// Whether it was made anew.
@@ -38,8 +42,10 @@ pub struct EndState {
     /// What it changed, as a unified diff against the revision; empty when that is nothing. Of a
     /// diff that is longer than the task's `max_bytes`, so much that applying it says so.
     pub patch: String,
-    /// What the patch does not say: a path each, and why, as a fragment.
+    /// What the patch does not say, as far as it is told: a path each, and why, as a fragment.
     pub left_out: Vec<(String, &'static str)>,
+    /// How many more there are.
+    pub left_out_more: u64,
 }
 
 /// Names that tools make beside code, and that nobody hands in.
@@ -54,11 +60,19 @@ const LITTER: [&str; 8] = [
     ".DS_Store",
 ];
 
+/// Most paths that are told as left out.
+const LEFT_OUT: usize = 200;
 /// Lines around changes.
 const CONTEXT: usize = 3;
 /// How much a diff may look for the shortest way, as the square of the lines that it is about, over
 /// all files: that many steps at worst, of a nanosecond each. What goes beyond is replaced as a whole.
 const BUDGET: u64 = 1_000_000_000;
+
+/// Whether a path is of what tools make beside code: no patch holds it, and nobody is told.
+#[must_use]
+pub fn is_litter(path: &Path) -> bool {
+    path.components().any(|part| LITTER.iter().any(|litter| part.as_os_str() == *litter))
+}
 
 /// Makes the patch. `entries` are what differs from the revision, directories before what is in
 /// them. What may not be handed in is part of the patch: applying it says so.
@@ -96,7 +110,7 @@ struct State<'a> {
 impl<'a> State<'a> {
     fn take(&mut self, path: &Path, entry: &'a EndEntry) -> Result<(), SourceError> {
         let name = path.to_string_lossy();
-        if path.components().any(|part| LITTER.iter().any(|litter| part.as_os_str() == *litter)) {
+        if is_litter(path) {
             return Ok(());
         }
         if path.to_str().is_none() || check_path(&name).is_err() {
@@ -111,10 +125,9 @@ impl<'a> State<'a> {
                 self.lose(path)?;
                 self.left_out.push((name.into_owned(), "is no regular file"));
             }
-            EndEntry::File { content: None, .. } => {
-                self.left_out.push((name.into_owned(), "is too large"));
-            }
-            EndEntry::File { content: Some(content), executable } => {
+            EndEntry::Binary => self.left_out.push((name.into_owned(), "is not UTF-8")),
+            EndEntry::TooLarge => self.left_out.push((name.into_owned(), "is too large")),
+            EndEntry::File { content, executable } => {
                 let Ok(text) = std::str::from_utf8(content) else {
                     self.left_out.push((name.into_owned(), "is not UTF-8"));
                     return Ok(());
@@ -198,7 +211,9 @@ impl<'a> State<'a> {
         }
         left_out.sort();
         left_out.dedup();
-        Ok(EndState { patch, left_out })
+        let left_out_more = left_out.len().saturating_sub(LEFT_OUT) as u64;
+        left_out.truncate(LEFT_OUT);
+        Ok(EndState { patch, left_out, left_out_more })
     }
 }
 

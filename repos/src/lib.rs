@@ -32,7 +32,7 @@ mod submission;
 pub use apply::{ApplyError, apply};
 pub use catalog::{Catalog, LoadProblem, SOURCE_CATALOG, TaskFilter};
 pub use digest::{Digest, DigestBuilder, InvalidDigest};
-pub use end_state::{EndEntry, EndState, end_state};
+pub use end_state::{EndEntry, EndState, end_state, is_litter};
 pub use id::{InvalidTaskId, TaskId};
 pub use source::{Change, Package, Revision, Source, SourceError};
 pub use submission::{Applied, Flag, PatchFacts, Rejection, RejectionKind, Severity, Submission};

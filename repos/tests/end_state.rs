@@ -44,7 +44,7 @@ fn task() -> (Arc<Task>, tempfile::TempDir) {
 }
 
 fn file(content: &[u8]) -> EndEntry {
-    EndEntry::File { content: Some(content.into()), executable: false }
+    EndEntry::File { content: content.into(), executable: false }
 }
 
 const MADE: EndEntry = EndEntry::Directory { hides: false };
@@ -118,10 +118,10 @@ fn the_patch_makes_the_same_of_the_revision() {
         ),
         ("text for bytes", vec![("binary", file(b"text\n"))], vec![], &["binary"]),
         (
-            "a huge file",
-            vec![("h", EndEntry::File { content: None, executable: false })],
+            "a huge file, and bytes",
+            vec![("h", EndEntry::TooLarge), ("b", EndEntry::Binary)],
             vec![],
-            &["h"],
+            &["b", "h"],
         ),
         (
             "git's own",
@@ -153,6 +153,16 @@ fn the_patch_makes_the_same_of_the_revision() {
         assert_eq!(applied.changes, expected, "{name}\n{}", state.patch);
         assert_eq!(applied.flags, [], "{name}");
     }
+}
+
+#[test]
+fn what_is_left_out_is_told_up_to_a_number() {
+    let (task, _dir) = task();
+    let pipes: Vec<_> =
+        (0..100_000).map(|n| (PathBuf::from(format!("pipe-{n:05}")), EndEntry::Special)).collect();
+    let state = end_state(&task, &task.revision().unwrap(), &pipes).unwrap();
+    assert_eq!((state.left_out.len() as u64 + state.left_out_more, &*state.patch), (100_000, ""));
+    assert_eq!((state.left_out.len(), &*state.left_out[199].0), (200, "pipe-00199"));
 }
 
 #[test]

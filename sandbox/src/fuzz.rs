@@ -1,6 +1,6 @@
 //! Doors for `tests/fuzz` to what is private; only in builds for fuzzing.
 
-use crate::{Capture, Snapshot, collect::Collector, docker, native};
+use crate::{Capture, Pick, Snapshot, collect::Collector, docker, native};
 
 /// Collects pieces of a stream, head and tail.
 #[must_use]
@@ -15,8 +15,8 @@ pub fn thaw(bytes: &[u8]) {
     use std::io::Write as _;
     let Ok(mut file) = tempfile::tempfile() else { return };
     if file.write_all(bytes).is_ok()
-        && let Ok(snapshot) = Snapshot::new(file)
-        && let Ok(entries) = snapshot.work_tree(1 << 16, 1 << 20)
+        && let Ok(snapshot) = Snapshot::new(file, None)
+        && let Ok(entries) = snapshot.work_tree(&Pick::all(1 << 16, 1 << 20))
     {
         assert!(entries.len() <= bytes.len());
     }

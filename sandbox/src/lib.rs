@@ -16,6 +16,7 @@ mod lineage;
 mod modules;
 pub mod native;
 mod proc;
+mod room;
 mod session;
 mod snapshot;
 mod spec;
@@ -37,7 +38,7 @@ pub use backend::{Backend, BackendError, BackendResult, Sandbox};
 pub use execution::{Capture, Execution, Isolation, LimitKind, Start, Termination, Usage};
 pub use fake::Fake;
 pub use session::{Ended, Event, Over, Process, Session, SessionError, SessionSpec, Stream};
-pub use snapshot::{Frozen, FrozenEntry, Snapshot};
+pub use snapshot::{Content, Frozen, FrozenEntry, Pick, Snapshot};
 pub use spec::{
     Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, Limits, SandboxId, SandboxSpec, Warm,
 };

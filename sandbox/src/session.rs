@@ -123,8 +123,8 @@ pub enum Stream {
 /// The end of a command.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// How its first process ended. Of [`LimitKind`]s there are `Wall`, which is the command's own,
-    /// and `Memory`, when the session was out of memory while it ran.
+    /// How its first process ended. Of [`LimitKind`]s there are `Wall` and `WallStarved`, for the
+    /// command's own time, and `Memory`, when the session was out of memory while it ran.
     pub termination: Termination,
     /// What it wrote to stdout behind what came as [`Event::Output`].
     pub stdout: Capture,
@@ -160,7 +160,10 @@ impl std::fmt::Display for Over {
             Self::Lease => "nobody called it for as long as its lease",
             Self::Limit(LimitKind::Cpu) => "it used up its CPU time",
             Self::Limit(LimitKind::Memory) => "it used up its memory",
-            Self::Limit(LimitKind::Wall | LimitKind::WallStarved) => "its time was up",
+            Self::Limit(LimitKind::Wall) => "its time was up",
+            Self::Limit(LimitKind::WallStarved) => {
+                "its time was up, for which others had taken the CPU"
+            }
             Self::Broken => "its first process died",
         })
     }
@@ -184,6 +187,12 @@ pub enum SessionError {
         what: String,
         /// What kind of error it is.
         kind: io::ErrorKind,
+    },
+    /// There is no room for a further snapshot. Later there may be.
+    #[error("snapshots take all of the {bytes} bytes that there are for them")]
+    NoRoom {
+        /// What there is for all of them.
+        bytes: u64,
     },
     /// The session's files can't be frozen: what runs inside made them so.
     #[error("the files can't be frozen: {0}")]

@@ -41,6 +41,11 @@ impl Step {
         std::str::from_utf8(&self.stdout).expect("text").trim()
     }
 
+    /// Whether its time was up, on a busy machine, too.
+    fn is_late(&self) -> bool {
+        matches!(&self.end.termination, Some(Termination::Limit(limit)) if limit.starts_with("wall"))
+    }
+
     fn told(&self) -> String {
         let [out, err] = [&self.stdout, &self.stderr].map(|bytes| String::from_utf8_lossy(bytes));
         format!("{:?}\n{out}\n{err}", self.end)
@@ -240,7 +245,7 @@ async fn the_shell_outlives_its_commands() {
         ..shell(&episode, "3", "cd /; sleep 1000 & wait")
     };
     let late = bench.exec(late).await.expect("a step");
-    assert_eq!(late.end.termination, Some(Termination::Limit("wall".into())));
+    assert!(late.is_late(), "{}", late.told());
     assert!(!late.end.shell_kept);
     let step = bench.sh(&episode, "4", "cd /; exec true").await;
     assert!(!step.end.shell_kept, "{}", step.told());
@@ -421,7 +426,7 @@ async fn bombs_and_floods_cost_the_agent_alone() {
     let wall = Some(Duration::from_secs(2).try_into().expect("a duration"));
     let bomb = ExecRequest { wall, ..shell(&episode, "bomb", bomb) };
     let step = bench.exec(bomb).await.expect("a step");
-    assert_eq!(step.end.termination, Some(Termination::Limit("wall".into())), "{}", step.told());
+    assert!(step.is_late(), "{}", step.told());
     let step = bench.sh(&episode, "after", "echo on").await;
     assert!(step.text() == "on" && step.end.cleared, "{}", step.told());
     let fill = "i=0; while head -c 1000000 /dev/zero > junk$i 2>/dev/null; do i=$((i+1)); done; rm junk*; echo $i";

@@ -8,9 +8,9 @@ use assay_sandbox::{
 use tokio::time::Instant;
 
 use super::{
-    Episode, EpisodeError, Runs, StepEnd,
+    Episode, EpisodeError, Order, Runs, StepEnd,
     shell::{self, ShellState},
-    step::{Step, StepEvent},
+    step::Step,
     submit::changes,
 };
 use crate::evaluator::{Workplace, environment};
@@ -19,23 +19,27 @@ use crate::evaluator::{Workplace, environment};
 pub(super) struct Driver {
     pub(super) episode: Arc<Episode>,
     pub(super) step: Arc<Step>,
+    pub(super) order: Order,
 }
 
 impl Driver {
     pub(super) async fn run(self, session: Arc<dyn Session>, shell: ShellState) {
         let started = Instant::now();
-        let done = self.drive(&*session, &shell, started).await;
-        if self.step.order.score
+        let mut done = self.drive(&*session, &shell, started).await;
+        let is_starved = done.as_ref().is_ok_and(|(end, _)| end.is_starved());
+        if self.order.score
+            && !is_starved
             && let Ok(patch) = self.patch(&*session).await
         {
-            let _ = self.step.patch.set(patch);
+            self.episode.keep_patch(&self.step, patch);
         }
         // Before anybody hears of the end, who may ask for the next step at once.
-        self.episode.step_ended(done.as_ref().ok().and_then(|(_, shell)| shell.clone()));
-        self.step.push(match done {
-            Ok((end, _)) => StepEvent::Ended(Arc::new(end)),
-            Err(error) => StepEvent::Lost(error.to_string().into()),
-        });
+        let left = done.as_ref().ok().and_then(|(_, shell)| shell.clone());
+        self.episode.step_ended(left, is_starved);
+        if let Ok((end, _)) = &mut done {
+            end.steps_left = self.episode.steps_left();
+        }
+        self.step.end(done.map(|(end, _)| end).map_err(|error| error.to_string().into()));
         self.episode.forget();
     }
 
@@ -46,7 +50,7 @@ impl Driver {
         shell: &ShellState,
         started: Instant,
     ) -> Result<(StepEnd, Option<ShellState>), SessionError> {
-        let order = &self.step.order;
+        let order = &self.order;
         let (mut command, feed) = match &order.runs {
             Runs::Program(argv) => {
                 let (argv, env) = (argv.clone(), environment());
@@ -109,9 +113,7 @@ impl Driver {
     ) -> Result<assay_sandbox::Ended, SessionError> {
         loop {
             match process.next().await? {
-                Event::Output(stream, bytes) => {
-                    self.step.push(StepEvent::Output(stream, bytes.into()));
-                }
+                Event::Output(stream, bytes) => self.step.write(stream, &bytes),
                 Event::Ended(ended) => return Ok(*ended),
             }
         }
@@ -126,7 +128,7 @@ impl Driver {
             cpu: Duration::ZERO,
             cleared: false,
             shell_kept: false,
-            steps_left: self.episode.steps_left(),
+            steps_left: 0,
         }
     }
 
@@ -141,6 +143,6 @@ impl Driver {
 /// However it ends, whoever follows the step is told.
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.step.push(StepEvent::Lost("the step was broken off".into()));
+        self.step.end(Err("the step was broken off".into()));
     }
 }

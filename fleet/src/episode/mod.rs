@@ -22,7 +22,7 @@ use std::{
 use futures::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument as _, info, warn};
 
 use self::place::Origin;
 pub use self::{
@@ -178,14 +178,25 @@ impl Episodes {
     }
 
     /// Hands in what an episode left and waits for what it is worth. Whoever asks again, also after
-    /// the service started anew, gets the same.
+    /// the service started anew, gets the same. Goes on when it is dropped.
     ///
     /// # Errors
     ///
     /// [`EpisodeError`]; the episode is as it was, or submitted.
     pub async fn submit(&self, id: &EpisodeId) -> Result<Submitted, EpisodeError> {
         let found = match self.get(id) {
-            Ok(episode) => episode.submit(&self.inner.fleet).await,
+            Ok(episode) => {
+                // A caller that hangs up ends nothing: what was handed in is judged.
+                let fleet = self.inner.fleet.clone();
+                let submitting = async move {
+                    let _held = episode.hold();
+                    episode.submit(&fleet).await
+                };
+                let done = tokio::spawn(submitting.in_current_span()).await;
+                done.unwrap_or_else(|panic| {
+                    Err(EpisodeError::Task(crate::evaluator::defect(&panic)))
+                })
+            }
             Err(error) => Err(error),
         };
         match found {

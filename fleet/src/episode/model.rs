@@ -2,9 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use assay_repos::{SubmissionKind, TaskId};
+use assay_repos::{EndState, SubmissionKind, TaskId};
 use assay_rewards::Failure;
-use assay_sandbox::{BackendError, Capture, Limits, Over, SessionError, Termination};
+use assay_sandbox::{BackendError, Capture, LimitKind, Limits, Over, SessionError, Termination};
 
 use crate::{Evaluation, EvaluationResult, RequestId, Stopped, StoreError, SubmitError, WaitError};
 
@@ -131,8 +131,16 @@ pub struct StepEnd {
     /// Whether the shell goes on from where this step left it. It doesn't after a step that was
     /// killed or that took its place.
     pub shell_kept: bool,
-    /// Steps that the episode may still take.
+    /// Steps that the episode may still take. One that was starved is none of them.
     pub steps_left: u32,
+}
+
+impl StepEnd {
+    /// Whether its time was up, for which others had taken the CPU.
+    pub(super) fn is_starved(&self) -> bool {
+        let starved = LimitKind::WallStarved;
+        [Ok(Termination::Limit(starved)), Err(Over::Limit(starved))].contains(&self.termination)
+    }
 }
 
 /// Why an episode ended.
@@ -153,15 +161,22 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// Whether others had taken the CPU that its time was for. What was left then is worth nothing
+    /// that could be said.
+    pub(super) fn is_starved(self) -> bool {
+        self == Self::Over(Over::Limit(LimitKind::WallStarved))
+    }
+
     /// Returns the word that results use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Submitted | Self::Over(Over::Ended) => "submitted",
             Self::OutOfSteps => "out_of_steps",
-            Self::Over(Over::Limit(assay_sandbox::LimitKind::Cpu)) => "cpu_limit",
-            Self::Over(Over::Limit(assay_sandbox::LimitKind::Memory)) => "memory_limit",
-            Self::Over(Over::Limit(_)) => "wall_limit",
+            Self::Over(Over::Limit(LimitKind::Cpu)) => "cpu_limit",
+            Self::Over(Over::Limit(LimitKind::Memory)) => "memory_limit",
+            Self::Over(Over::Limit(LimitKind::Wall)) => "wall_limit",
+            Self::Over(Over::Limit(LimitKind::WallStarved)) => "wall_starved",
             Self::Over(Over::Broken) => "broken",
             Self::Over(Over::Lease) | Self::Lease => "lease",
             Self::Closed => "closed",
@@ -181,10 +196,8 @@ impl fmt::Display for Ended {
 pub struct Submitted {
     /// What its end state is worth.
     pub result: Arc<EvaluationResult>,
-    /// What was handed in, as a diff. Empty when the answer comes from the journal.
-    pub patch: String,
-    /// What the agent left that no diff says: a path each, and why, as a fragment.
-    pub left_out: Vec<(String, &'static str)>,
+    /// What was handed in. Empty when the answer comes from the journal.
+    pub end: EndState,
     /// Why it ended; `None` when the answer comes from the journal.
     pub ended: Option<Ended>,
     /// What each step's state is worth that was to be scored; absent where that is not known.
@@ -194,8 +207,7 @@ pub struct Submitted {
 impl Submitted {
     /// What is left of a submission after the service started anew.
     pub(super) fn journaled(result: Arc<EvaluationResult>) -> Self {
-        let (patch, left_out, step_rewards) = (String::new(), Vec::new(), Vec::new());
-        Self { result, patch, left_out, ended: None, step_rewards }
+        Self { result, end: EndState::default(), ended: None, step_rewards: Vec::new() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use assay_sandbox::{Session, SessionSpec, Snapshot};
+use assay_sandbox::{LimitKind, Over, Session, SessionSpec, Snapshot};
 use tokio::{sync::OnceCell, task::AbortHandle, time::Instant};
 use tracing::{Instrument as _, info_span};
 
@@ -15,13 +15,15 @@ use super::{
     Ended, EpisodeError, EpisodeId, Opening, Order, StepId, Submitted,
     driver::Driver,
     shell::ShellState,
-    step::{Follow, Step, StepEvent},
+    step::{Follow, Step},
     submit::HandedIn,
 };
 use crate::evaluator::Workplace;
 
 /// Output of steps that is kept for those who ask again. Beyond, the oldest is forgotten.
 const KEPT_BYTES: usize = 64 << 20;
+/// Most bytes of the states that are to be scored. Beyond, a step's is not known.
+const SCORED_BYTES: usize = 64 << 20;
 /// Most snapshots of an episode.
 const SNAPSHOTS: usize = 8;
 /// What a sandbox's lease has beyond the episode's, which ends it in order.
@@ -45,6 +47,8 @@ struct State {
     is_handed_in: bool,
     touched: Instant,
     beaten: Instant,
+    /// Calls that go on, however long they take.
+    holds: usize,
     shell: ShellState,
     steps: HashMap<StepId, Arc<Step>>,
     /// In order of their start.
@@ -52,6 +56,8 @@ struct State {
     running: Option<(Arc<Step>, AbortHandle)>,
     /// Steps that this episode and those that it was forked from have taken.
     taken: u32,
+    /// Whether the last one was starved.
+    is_starved: bool,
     snapshots: BTreeMap<String, Frozen>,
 }
 
@@ -89,11 +95,13 @@ impl Episode {
             is_handed_in: false,
             touched: now,
             beaten: now,
+            holds: 0,
             shell: frozen.as_ref().map(|frozen| frozen.shell.clone()).unwrap_or_default(),
             steps: HashMap::new(),
             order: VecDeque::new(),
             running: None,
             taken: frozen.map_or(0, |frozen| frozen.taken),
+            is_starved: false,
             snapshots: BTreeMap::new(),
         };
         Ok(Self {
@@ -139,7 +147,7 @@ impl Episode {
     pub fn exec(self: &Arc<Self>, id: StepId, order: Order) -> Result<Follow, EpisodeError> {
         let mut state = self.lock();
         if let Some(known) = state.steps.get(&id) {
-            return match known.order == order {
+            return match known.is(&order) {
                 true => Ok(Follow::of(known)),
                 false => Err(EpisodeError::Conflict { id: id.to_string() }),
             };
@@ -152,9 +160,9 @@ impl Episode {
             return Err(EpisodeError::OutOfSteps { max: self.opening.max_steps });
         }
         state.taken += 1;
-        let step = Arc::new(Step::new(id.clone(), order));
+        let step = Arc::new(Step::new(id.clone(), &order));
         let span = info_span!("step", episode_id = %self.opening.id, step_id = %id);
-        let driver = Driver { episode: Arc::clone(self), step: Arc::clone(&step) };
+        let driver = Driver { episode: Arc::clone(self), step: Arc::clone(&step), order };
         let driver = tokio::spawn(driver.run(session, state.shell.clone()).instrument(span));
         state.running = Some((Arc::clone(&step), driver.abort_handle()));
         state.steps.insert(id.clone(), Arc::clone(&step));
@@ -259,6 +267,7 @@ impl Episode {
 
     /// Returns what it is now.
     pub(super) async fn freeze(&self) -> Result<Frozen, EpisodeError> {
+        let _held = self.hold();
         let (session, shell, taken) = {
             let state = self.lock();
             if let Some((running, _)) = &state.running {
@@ -269,21 +278,27 @@ impl Episode {
         Ok(Frozen { snapshot: session.snapshot().await?, shell, taken })
     }
 
-    /// Returns the session of an episode that is to be handed in, and how many steps it took. From
-    /// now on it takes no more.
-    pub(super) fn retire(&self) -> Result<(Arc<dyn Session>, u32), EpisodeError> {
+    /// Returns the session of an episode that is to be handed in, how many steps it took and why it
+    /// ends. From now on it takes no more.
+    pub(super) fn retire(&self) -> Result<(Arc<dyn Session>, u32, Ended), EpisodeError> {
         let mut state = self.lock();
         // Asked again because the first who asked hung up.
         let session = state.session.clone().ok_or(EpisodeError::Submitted)?;
         state.is_handed_in = true;
-        Ok((session, state.taken))
+        let ended = match session.over() {
+            Some(over @ (Over::Limit(_) | Over::Broken)) => Ended::Over(over),
+            _ if state.is_starved => Ended::Over(Over::Limit(LimitKind::WallStarved)),
+            _ if state.taken >= self.opening.max_steps => Ended::OutOfSteps,
+            _ => Ended::Submitted,
+        };
+        Ok((session, state.taken, ended))
     }
 
     /// Returns the end states that steps left which are to be scored.
     pub(super) fn scored_steps(&self) -> Vec<(StepId, Option<String>)> {
         let state = self.lock();
         let steps = state.order.iter().filter_map(|id| state.steps.get(id));
-        let scored = steps.filter(|step| step.order.score);
+        let scored = steps.filter(|step| step.is_scored);
         scored.map(|step| (step.id.clone(), step.patch.get().cloned())).collect()
     }
 
@@ -293,7 +308,7 @@ impl Episode {
         if let Some((step, driver)) = state.running.take() {
             driver.abort();
             drop(state);
-            step.push(StepEvent::Lost("the episode ended".into()));
+            step.end(Err("the episode ended".into()));
             state = self.lock();
         }
         state.session = None;
@@ -305,6 +320,12 @@ impl Episode {
         self.lock().touched = Instant::now();
     }
 
+    /// Keeps the lease from running out until the hold is dropped.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        self.lock().holds += 1;
+        Hold(self)
+    }
+
     /// Looks at the lease; `None` when it has run out. Else returns what renews the sandbox's, if
     /// that is due.
     pub(super) fn look(
@@ -312,7 +333,7 @@ impl Episode {
         now: Instant,
     ) -> Option<impl Future<Output = ()> + Send + use<>> {
         let mut state = self.lock();
-        if state.running.is_some() {
+        if state.running.is_some() || state.holds > 0 {
             state.touched = now;
         }
         if now.duration_since(state.touched) > self.opening.lease {
@@ -335,13 +356,24 @@ impl Episode {
         if self.lock().is_handed_in { Ended::Submitted } else { Ended::Lease }
     }
 
-    /// Notes that its step ended, and the shell that it left.
-    pub(super) fn step_ended(&self, shell: Option<ShellState>) {
+    /// Notes that its step ended, and the shell that it left. One that was starved doesn't count.
+    pub(super) fn step_ended(&self, shell: Option<ShellState>, is_starved: bool) {
         let mut state = self.lock();
         state.touched = Instant::now();
         state.running = None;
+        state.taken -= u32::from(is_starved);
+        state.is_starved = is_starved;
         if let Some(shell) = shell {
             state.shell = shell;
+        }
+    }
+
+    /// Keeps the end state that a step left, as a diff, if there is room for it.
+    pub(super) fn keep_patch(&self, step: &Step, patch: String) {
+        let state = self.lock();
+        let patches = state.steps.values().filter_map(|step| step.patch.get());
+        if patches.map(String::len).sum::<usize>() + patch.len() <= SCORED_BYTES {
+            let _ = step.patch.set(patch);
         }
     }
 
@@ -357,6 +389,17 @@ impl Episode {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call that goes on.
+pub(super) struct Hold<'e>(&'e Episode);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.holds -= 1;
+        state.touched = Instant::now();
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use assay_repos::{Digest, EndEntry, EndState, Revision, SourceError, Submission, Task, end_state};
+use assay_repos::{
+    Digest, EndEntry, EndState, Revision, SourceError, Submission, Task, end_state, is_litter,
+};
 use assay_rewards::{Failure, Fault, Phase};
-use assay_sandbox::{Frozen, FrozenEntry, Over, Snapshot};
+use assay_sandbox::{Content, Frozen, FrozenEntry, LimitKind, Over, Pick, Snapshot};
 use futures::future::join_all;
 use tracing::info;
 
@@ -33,12 +35,7 @@ impl Episode {
 
     /// Kills every process, reads what is left, and frees the sandbox.
     async fn hand_in(&self) -> Result<HandedIn, EpisodeError> {
-        let (session, steps) = self.retire()?;
-        let ended = match session.over() {
-            Some(over @ (Over::Limit(_) | Over::Broken)) => Ended::Over(over),
-            _ if steps >= self.opening().max_steps => Ended::OutOfSteps,
-            _ => Ended::Submitted,
-        };
+        let (session, steps, ended) = self.retire()?;
         session.end().await?;
         let snapshot = session.snapshot().await?;
         let workplace = &self.workplace;
@@ -69,8 +66,16 @@ impl Episode {
             let cut_off = !matches!(ended, Ended::Submitted);
             generation.finish_reason = if cut_off { "length" } else { "stop" }.to_owned();
         }
-        // Steps are judged beside it, and are no results of the run.
         let scored = self.scored_steps();
+        if ended.is_starved() {
+            // Nothing is queued: the same ids may be used for another try.
+            let over = Over::Limit(LimitKind::WallStarved).to_string();
+            let failure = Failure::new("machine_starved", Phase::Run, Fault::Infra, over);
+            let result = Arc::new(fleet.unjudged(&evaluation, failure));
+            let step_rewards = scored.into_iter().map(|(step, _)| (step, None)).collect();
+            return Ok(Submitted { result, end: end.clone(), ended: Some(*ended), step_rewards });
+        }
+        // Steps are judged beside it, and are no results of the run.
         let of_steps = scored.iter().filter_map(|(step, patch)| {
             Some(Evaluation {
                 request_id: self.step_request(step),
@@ -93,8 +98,7 @@ impl Episode {
             };
             step_rewards.push((step, reward));
         }
-        let (patch, left_out) = (end.patch.clone(), end.left_out.clone());
-        Ok(Submitted { result, patch, left_out, ended: Some(*ended), step_rewards })
+        Ok(Submitted { result, end: end.clone(), ended: Some(*ended), step_rewards })
     }
 
     fn step_request(&self, step: &StepId) -> RequestId {
@@ -114,8 +118,15 @@ pub(super) async fn changes(
         let trouble = |what: String| {
             EpisodeError::Task(Failure::new("end_state", Phase::Apply, Fault::Infra, what))
         };
+        // What no patch holds takes no room from what one does.
+        let pick = Pick {
+            file_bytes: FILE_BYTES,
+            all_bytes: ALL_BYTES,
+            path: &|path| !is_litter(path),
+            content: &|content| std::str::from_utf8(content).is_ok(),
+        };
         let entries = snapshot
-            .work_tree(FILE_BYTES, ALL_BYTES)
+            .work_tree(&pick)
             .map_err(|error| trouble(format!("read a snapshot: {error}")))?;
         let entries: Vec<_> = entries.into_iter().map(entry).collect();
         end_state(&task, &revision, &entries)
@@ -128,9 +139,11 @@ pub(super) async fn changes(
 fn entry(FrozenEntry { path, what }: FrozenEntry) -> (std::path::PathBuf, EndEntry) {
     let entry = match what {
         Frozen::Directory { hides } => EndEntry::Directory { hides },
-        Frozen::File { content, executable, .. } => {
-            EndEntry::File { content: content.map(Into::into), executable }
+        Frozen::File { content: Content::Kept(content), executable, .. } => {
+            EndEntry::File { content, executable }
         }
+        Frozen::File { content: Content::Unwanted, .. } => EndEntry::Binary,
+        Frozen::File { content: Content::TooLarge, .. } => EndEntry::TooLarge,
         Frozen::Symlink(_) | Frozen::Pipe => EndEntry::Special,
         Frozen::Absent => EndEntry::Absent,
     };

@@ -1,20 +1,24 @@
 //! A backend whose sandboxes do what a test says, with a count of everything.
 
 use std::{
+    collections::VecDeque,
     panic::RefUnwindSafe,
+    path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use assay_sandbox::{
-    Backend, BackendError, BackendResult, Capture, ChannelEnd, Command, Execution, Isolation,
-    LimitKind, Sandbox, SandboxId, SandboxSpec, Termination, Usage,
+    Backend, BackendError, BackendResult, Capture, ChannelEnd, Command, Ended, Event, Execution,
+    FrozenEntry, Isolation, LimitKind, Over, Process, Sandbox, SandboxId, SandboxSpec, Session,
+    SessionError, SessionSpec, Snapshot, Termination, Usage,
 };
 use async_trait::async_trait;
 use futures::{FutureExt, future::BoxFuture};
+use tokio::sync::Semaphore;
 
 type Script = dyn Fn(Call) -> BoxFuture<'static, BackendResult<Execution>> + Send + Sync;
 
@@ -31,6 +35,26 @@ pub struct Call {
 pub struct Stage {
     script: Arc<Script>,
     pub counts: Arc<Counts>,
+    pub sessions: Arc<Sessions>,
+}
+
+/// What its sessions do, all of them alike.
+#[derive(Debug)]
+pub struct Sessions {
+    /// What commands do; then they end with status 0.
+    pub events: Mutex<VecDeque<Event>>,
+    pub over: Mutex<Option<Over>>,
+    /// What is frozen.
+    pub left: Mutex<Vec<FrozenEntry>>,
+    /// Killing everything takes a permit.
+    pub may_end: Semaphore,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let (events, over, left) = Default::default();
+        Self { events, over, left, may_end: Semaphore::new(1000) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +82,7 @@ impl Stage {
         R: Future<Output = BackendResult<Execution>> + Send + 'static,
     {
         let script: Arc<Script> = Arc::new(move |call| script(call).boxed());
-        Self { script, counts: Arc::default() }
+        Self { script, counts: Arc::default(), sessions: Arc::default() }
     }
 
     /// Every command exits with what its submission says: `exit N`, else 0.
@@ -90,6 +114,98 @@ impl Backend for Stage {
         }
         Ok(Box::new(Actor { stage: self.clone(), number, spec }))
     }
+
+    async fn open(&self, _: SessionSpec) -> BackendResult<Box<dyn Session>> {
+        Ok(Box::new(Workshop(Arc::clone(&self.sessions))))
+    }
+}
+
+#[derive(Debug)]
+struct Workshop(Arc<Sessions>);
+
+#[async_trait]
+impl Session for Workshop {
+    fn id(&self) -> SandboxId {
+        SandboxId::generate()
+    }
+
+    fn isolation(&self) -> Isolation {
+        Isolation::default()
+    }
+
+    fn over(&self) -> Option<Over> {
+        *self.0.over.lock().unwrap()
+    }
+
+    async fn start(&self, _: Command, _: Duration) -> Result<Box<dyn Process>, SessionError> {
+        Ok(Box::new(Errand(Arc::clone(&self.0))))
+    }
+
+    async fn signal(&self, _: u64, _: i32) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn read(&self, _: &Path, _: u64, _: usize) -> Result<(Vec<u8>, u64), SessionError> {
+        Ok((Vec::new(), 0))
+    }
+
+    async fn write(&self, _: &Path, _: Arc<[u8]>, _: bool) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, SessionError> {
+        Ok(Snapshot::of(&self.0.left.lock().unwrap()).unwrap())
+    }
+
+    async fn pause(&self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn resume(&self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn heartbeat(&self) -> Result<(), SessionError> {
+        Ok(())
+    }
+
+    async fn end(&self) -> Result<(), SessionError> {
+        self.0.may_end.acquire().await.unwrap().forget();
+        Ok(())
+    }
+
+    async fn close(self: Box<Self>) -> BackendResult<Usage> {
+        Ok(Usage::default())
+    }
+}
+
+/// A command of a session.
+#[derive(Debug)]
+struct Errand(Arc<Sessions>);
+
+#[async_trait]
+impl Process for Errand {
+    fn number(&self) -> u64 {
+        1
+    }
+
+    async fn next(&mut self) -> Result<Event, SessionError> {
+        let next = self.0.events.lock().unwrap().pop_front();
+        Ok(next.unwrap_or_else(|| ended(Termination::Exited(0))))
+    }
+}
+
+/// The end of a session's command.
+pub fn ended(termination: Termination) -> Event {
+    Event::Ended(Box::new(Ended {
+        termination,
+        stdout: Capture::default(),
+        stderr: Capture::default(),
+        channels: Vec::new(),
+        wall: Duration::ZERO,
+        cpu: Duration::ZERO,
+        cleared: false,
+    }))
 }
 
 struct Actor {

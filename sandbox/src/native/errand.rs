@@ -3,7 +3,8 @@
 //! That process is beside the sandbox, not in it: nobody inside can see or signal it. For reading and
 //! writing it first gives up what the sandbox's user does not have either, so that it can be led
 //! nowhere where he could not go himself. Freezing needs more, to read what a command made
-//! unreadable; it goes name by name, follows nothing and leaves the tmpfs not once.
+//! unreadable; it goes name by name, follows nothing and leaves the tmpfs not once. None of them opens
+//! what it need not write for writing.
 
 use std::{
     ffi::OsStr,
@@ -21,6 +22,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, o
 use super::{
     freeze,
     job::Report,
+    landlock::{self, Confinement},
     setup,
     shared::{AtStep, StepError},
     sys::{self, Cloned},
@@ -36,6 +38,35 @@ pub(super) struct Tree {
     pub(super) work: OwnedFd,
     /// Their `/tmp`.
     pub(super) tmp: OwnedFd,
+    /// Lets nothing be written but what commands may write, where the kernel has Landlock.
+    writable: Option<Confinement>,
+    /// Lets nothing be written.
+    nothing: Option<Confinement>,
+}
+
+impl Tree {
+    pub(super) fn new(
+        root: OwnedFd,
+        work: OwnedFd,
+        tmp: OwnedFd,
+        workdir: &[u8],
+    ) -> std::io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folders = [workdir, b"/tmp", b"/dev/shm"]
+            .map(|path| openat2(&root, path, flags, Mode::empty(), INSIDE));
+        let folders = folders.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let (writable, nothing) = (landlock::below(&folders)?, landlock::below(&[])?);
+        Ok(Self { root, work, tmp, writable, nothing })
+    }
+
+    /// Gives up writing to what `ask` has no need to write to.
+    fn confine(&self, ask: &Ask<'_>) -> std::io::Result<()> {
+        let confinement = match ask {
+            Ask::Write { .. } => &self.writable,
+            _ => &self.nothing,
+        };
+        confinement.as_ref().map_or(Ok(()), Confinement::enter_alike)
+    }
 }
 
 /// A process that does one ask and answers it.
@@ -90,6 +121,7 @@ fn run(
 ) -> Result<Reply, Reply> {
     let ours = |e: StepError| Reply::refused(e.step, &e.source);
     setup::tie_to_slot(slot).map_err(ours)?;
+    tree.confine(ask).at("enter the Landlock rules").map_err(ours)?;
     if let Ask::Freeze { most } = ask {
         return Ok(match freeze::freeze(tree, &file, *most) {
             Ok(()) => Reply::Done,

@@ -4,13 +4,14 @@
 //! link; what is no regular file is never opened.
 
 use std::{
+    collections::HashMap,
     fs::{File, Permissions},
     io::{self, BufWriter, Read as _, Seek as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
-            fs::{FileExt as _, PermissionsExt as _},
+            fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
         },
     },
     path::{Path, PathBuf},
@@ -19,8 +20,8 @@ use std::{
 use rustix::{
     fs::{
         AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, XattrFlags,
-        fgetxattr, fsetxattr, ftruncate, mkdirat, mknodat, readlinkat, seek, statat, symlinkat,
-        utimensat,
+        fgetxattr, fsetxattr, ftruncate, linkat, mkdirat, mknodat, readlinkat, seek, statat,
+        symlinkat, utimensat,
     },
     io::Errno,
 };
@@ -37,15 +38,21 @@ const MAX_PATH: usize = 4000;
 /// What overlayfs calls a directory that hides those below it.
 const OPAQUE: &str = "user.overlay.opaque";
 
-type To<'f> = RecordWriter<BufWriter<&'f File>>;
+/// Where records go.
+struct To<'f> {
+    records: RecordWriter<BufWriter<&'f File>>,
+    /// Where the records of files with several names are, by their inodes.
+    linked: HashMap<(Root, u64), PathBuf>,
+}
 
 /// Writes records of all writable files into `to`, up to `most` bytes.
 pub(super) fn freeze(tree: &Tree, to: &File, most: u64) -> io::Result<()> {
-    let mut to = RecordWriter::new(BufWriter::with_capacity(256 << 10, to), most);
+    let records = RecordWriter::new(BufWriter::with_capacity(256 << 10, to), most);
+    let mut to = To { records, linked: HashMap::new() };
     for (root, at) in [(Root::Work, &tree.work), (Root::Tmp, &tree.tmp)] {
         freeze_tree(&mut to, root, at.as_fd())?;
     }
-    to.finish()
+    to.records.finish()
 }
 
 fn freeze_tree(to: &mut To<'_>, root: Root, at: BorrowedFd<'_>) -> io::Result<()> {
@@ -94,27 +101,39 @@ fn freeze_entry(
             let marked = fgetxattr(&made, OPAQUE, &mut mark).is_ok_and(|length| length == 1);
             let hides = marked && mark == *b"y";
             record.kind = if hides { Kind::NewDirectory } else { Kind::Directory };
-            to.record(&record)?;
+            to.records.record(&record)?;
             return Ok(true);
         }
         FileType::RegularFile => {
             let flags = OFlags::RDONLY | OFlags::NONBLOCK;
             let Some(file) = gone(open_below(at, name, flags, 0))? else { return Ok(false) };
+            let file = &mut File::from(file);
+            let metadata = file.metadata()?;
+            let inode = (root, metadata.ino());
+            if let Some(first) = to.linked.get(&inode) {
+                record.kind = Kind::Link;
+                to.records.record(&record)?;
+                to.records.text(first.as_os_str().as_bytes())?;
+                return Ok(false);
+            }
+            if metadata.nlink() > 1 {
+                to.linked.insert(inode, path.to_owned());
+            }
             record.kind = Kind::File;
-            to.record(&record)?;
-            freeze_content(to, &mut File::from(file))?;
+            to.records.record(&record)?;
+            freeze_content(&mut to.records, file)?;
         }
         FileType::Symlink => {
             let Some(target) = gone(readlinkat(at, name, Vec::new()))? else { return Ok(false) };
             record.kind = Kind::Symlink;
-            to.record(&record)?;
-            to.text(target.to_bytes())?;
+            to.records.record(&record)?;
+            to.records.text(target.to_bytes())?;
         }
         FileType::Fifo => {
             record.kind = Kind::Pipe;
-            to.record(&record)?;
+            to.records.record(&record)?;
         }
-        FileType::CharacterDevice if is_absent(&stat) => to.record(&record)?,
+        FileType::CharacterDevice if is_absent(&stat) => to.records.record(&record)?,
         // A socket is worth nothing without its process; there are no other devices.
         _ => {}
     }
@@ -122,7 +141,7 @@ fn freeze_entry(
 }
 
 /// Writes a file's size and the pieces of it that are there: holes take no room.
-fn freeze_content(to: &mut To<'_>, file: &mut File) -> io::Result<()> {
+fn freeze_content<W: io::Write>(to: &mut RecordWriter<W>, file: &mut File) -> io::Result<()> {
     let size = file.metadata()?.len();
     to.number(size)?;
     let mut buffer = vec![0; 64 << 10];
@@ -196,6 +215,13 @@ pub(super) fn thaw(records: &File, work: BorrowedFd<'_>, tmp: BorrowedFd<'_>) ->
                 let file = File::from(open_below(parent.as_fd(), name, flags, 0o600)?);
                 thaw_content(&mut records, &file)?;
                 file.set_permissions(Permissions::from_mode(record.mode))?;
+            }
+            Kind::Link => {
+                let first = records.target()?;
+                let above = open_directory(at, first.parent().unwrap_or(Path::new("")))?;
+                let first = Path::new(first.file_name().ok_or(Errno::INVAL)?);
+                linkat(&above, first, &parent, name, AtFlags::empty())?;
+                continue;
             }
             Kind::Symlink => symlinkat(records.target()?, &parent, name)?,
             Kind::Pipe => {

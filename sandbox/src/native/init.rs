@@ -78,7 +78,10 @@ pub(super) fn serve(inside: &Inside<'_>, workdir: &[u8]) -> Result<Infallible, S
         if is_called {
             match wire::receive(&init.socket, &mut buffer) {
                 Ok((0, _)) => sys::exit_now(0),
-                Ok((length, fds)) => init.answer(&buffer[..length], fds),
+                Ok((length, fds)) => {
+                    init.answer(&buffer[..length], fds);
+                    init.say(0, Reply::Ready);
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e).at("receive a command"),
             }

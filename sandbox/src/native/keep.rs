@@ -25,6 +25,9 @@ use crate::{Over, Start};
 /// Most errands at a time. A reader that does not read holds one up.
 const ERRANDS: usize = 16;
 
+/// How long pid 1 may take to answer. It may have to wait until thousands of processes are dead.
+const ANSWER_NS: u64 = 20_000_000_000;
+
 /// How long all processes may take to stand still.
 const STILL: Duration = Duration::from_secs(2);
 
@@ -34,9 +37,15 @@ struct Keeper<'a> {
     socket: &'a OwnedFd,
     next: &'a Next,
     watch: Watch<'a>,
+    workdir: &'a [u8],
     lease_ns: u64,
     /// When the service was heard last.
     heard_ns: u64,
+    /// When limits are looked at next.
+    look_ns: u64,
+    /// Messages that pid 1 has not answered, and since when it might have answered one.
+    owed: u64,
+    owed_ns: u64,
     /// Whether pid 1 lives.
     alive: bool,
     paused: bool,
@@ -47,9 +56,20 @@ struct Keeper<'a> {
     errands: Vec<Errand>,
     /// Times that memory ran out.
     shortages: u64,
-    /// Commands that run: the shortages and the CPU time when they were started.
-    commands: BTreeMap<u64, (u64, u64)>,
+    /// Commands that run.
+    commands: BTreeMap<u64, Running>,
     buffer: Vec<u8>,
+}
+
+/// A command that runs.
+#[derive(Default)]
+struct Running {
+    /// Of the session, when it was started.
+    shortages: u64,
+    cpu_ns: u64,
+    stalled_ns: u64,
+    /// How long it had stalled when it was first killed.
+    stalled_when_killed_ns: u64,
 }
 
 /// Whether to go on.
@@ -60,12 +80,12 @@ enum Step {
 
 /// Keeps the session of pid 1 `next`, which has its message, until the service closes it, its lease
 /// runs out or it can't be made.
-pub(super) fn keep(
-    slot: &Slot<'_>,
-    session: &NewSession<'_>,
-    next: &Next,
-    socket: &OwnedFd,
-    watch: Watch<'_>,
+pub(super) fn keep<'a>(
+    slot: &'a Slot<'a>,
+    session: &'a NewSession<'_>,
+    next: &'a Next,
+    socket: &'a OwnedFd,
+    watch: Watch<'a>,
     received_ns: u64,
 ) -> Result<Report, StepError> {
     let mut keeper = Keeper {
@@ -73,8 +93,12 @@ pub(super) fn keep(
         socket,
         next,
         watch,
+        workdir: session.job.workdir,
         lease_ns: session.lease_ns,
         heard_ns: sys::now_ns(),
+        look_ns: 0,
+        owed: 0,
+        owed_ns: 0,
         alive: true,
         paused: false,
         over: None,
@@ -108,10 +132,9 @@ pub(super) fn keep(
 impl Keeper<'_> {
     /// Waits for what comes next, and sees to it.
     fn step(&mut self) -> Result<Step, StepError> {
-        let looks = self.alive;
-        let most = if looks { self.watch.next_look() } else { Duration::from_secs(3600) };
-        let left = Duration::from_nanos(self.lease_left_ns());
-        let timeout = most.min(left);
+        let look_ns = if self.alive { self.look_ns } else { u64::MAX };
+        let left_ns = look_ns.saturating_sub(sys::now_ns()).min(self.lease_left_ns());
+        let timeout = Duration::from_nanos(left_ns).min(Duration::from_secs(3600));
         let timeout =
             Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
         let mut fds = vec![PollFd::new(self.socket, PollFlags::IN | PollFlags::RDHUP)];
@@ -152,19 +175,21 @@ impl Keeper<'_> {
         }
         if ready[0] {
             let mut buffer = std::mem::take(&mut self.buffer);
-            let step = match wire::receive(self.socket, &mut buffer) {
+            match wire::receive(self.socket, &mut buffer) {
                 // The service is gone.
                 Ok((0, _)) => sys::exit_now(0),
-                Ok((length, _)) if length == wire::CANCEL.len() => Ok(Step::Close),
-                Ok((length, fds)) => self.answer(&buffer[..length], fds).map(|()| Step::On),
-                Err(rustix::io::Errno::INTR) => Ok(Step::On),
+                Ok((length, _)) if length == wire::CANCEL.len() => return Ok(Step::Close),
+                Ok((length, fds)) => self.answer(&buffer[..length], fds)?,
+                Err(rustix::io::Errno::INTR) => {}
                 Err(_) => sys::exit_now(0),
-            };
+            }
             self.buffer = buffer;
-            return step;
         }
-        if looks && self.alive {
+        // However much is asked for meanwhile.
+        if self.alive && sys::now_ns() >= self.look_ns {
             self.look();
+            let next = u64::try_from(self.watch.next_look().as_nanos()).unwrap_or(u64::MAX);
+            self.look_ns = sys::now_ns().saturating_add(next);
         }
         if self.lease_left_ns() == 0 {
             self.kill(Over::Lease);
@@ -178,8 +203,14 @@ impl Keeper<'_> {
         self.heard_ns.saturating_add(self.lease_ns).saturating_sub(sys::now_ns())
     }
 
-    /// Looks whether a limit is passed.
+    /// Looks whether a limit is passed, and whether pid 1 answers.
     fn look(&mut self) {
+        let stands = self.paused || self.errands.iter().any(|errand| errand.thaws);
+        if self.owed == 0 || stands {
+            self.owed_ns = sys::now_ns();
+        } else if sys::now_ns().saturating_sub(self.owed_ns) > ANSWER_NS {
+            self.kill(Over::Broken);
+        }
         self.shortages += self.watch.shortages();
         match self.watch.look(self.next.pid) {
             // Where no control group ends the largest process, all but pid 1 have to go.
@@ -205,16 +236,21 @@ impl Keeper<'_> {
             let (Some(tmp), Some(work), Some(root)) = (fds.pop(), fds.pop(), fds.pop()) else {
                 return Err(bad_message()).at("hear pid 1");
             };
-            self.tree = Some(Tree { root, work, tmp });
+            self.tree = Some(Tree::new(root, work, tmp, self.workdir).at("confine errands")?);
             self.say(0, Reply::Ready);
             return Ok(());
         }
         if let Some(Report::Reply(number, mut reply)) = Report::decode(&buffer[..length]) {
+            if reply == Reply::Ready {
+                (self.owed, self.owed_ns) = (self.owed.saturating_sub(1), sys::now_ns());
+                return Ok(());
+            }
             if let Reply::Ended(end) = &mut reply {
                 self.shortages += self.watch.shortages();
-                let (shortages, cpu_ns) = self.commands.remove(&number).unwrap_or_default();
-                end.out_of_memory = self.shortages > shortages;
-                end.cpu_ns = self.watch.cpu_ns().saturating_sub(cpu_ns);
+                let command = self.commands.remove(&number).unwrap_or_default();
+                end.out_of_memory = self.shortages > command.shortages;
+                end.cpu_ns = self.watch.cpu_ns().saturating_sub(command.cpu_ns);
+                end.stalled_ns = command.stalled_when_killed_ns;
             }
             self.say(number, reply);
         }
@@ -234,9 +270,7 @@ impl Keeper<'_> {
             // A signal waits with those that it is for.
             Ask::Start(_) if self.paused => Reply::Paused,
             Ask::Start(_) | Ask::Signal { .. } => {
-                if matches!(ask, Ask::Start(_)) {
-                    self.commands.insert(number, (self.shortages, self.watch.cpu_ns()));
-                }
+                self.note(number, &ask);
                 fds.extend(file);
                 match self.pass(message, &fds) {
                     Ok(()) => return Ok(()),
@@ -267,6 +301,30 @@ impl Keeper<'_> {
         };
         self.say(number, reply);
         Ok(())
+    }
+
+    /// Notes what a command used, when it is started and when it is killed.
+    fn note(&mut self, number: u64, ask: &Ask<'_>) {
+        match *ask {
+            Ask::Start(_) => {
+                let command = Running {
+                    shortages: self.shortages,
+                    cpu_ns: self.watch.cpu_ns(),
+                    stalled_ns: self.watch.stalled_until_now(self.next.pid),
+                    stalled_when_killed_ns: 0,
+                };
+                self.commands.insert(number, command);
+            }
+            Ask::Signal { to, signal: libc::SIGKILL } => {
+                if let Some(command) = self.commands.get_mut(&to)
+                    && command.stalled_when_killed_ns == 0
+                {
+                    let now = self.watch.stalled_until_now(self.next.pid);
+                    command.stalled_when_killed_ns = now.saturating_sub(command.stalled_ns);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn send_errand(
@@ -308,14 +366,16 @@ impl Keeper<'_> {
         }
     }
 
-    /// Hands a message on to pid 1.
     /// Passes an ask on to pid 1. One that hears nothing any more ends the session: nobody may wait
     /// for it.
     fn pass(&mut self, message: &[u8], fds: &[OwnedFd]) -> std::io::Result<()> {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let passed = wire::send_now(&self.next.socket, message, &fds);
-        if passed.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock) {
-            self.kill(Over::Broken);
+        match &passed {
+            Ok(()) if self.owed == 0 => (self.owed, self.owed_ns) = (1, sys::now_ns()),
+            Ok(()) => self.owed += 1,
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => self.kill(Over::Broken),
+            Err(_) => {}
         }
         passed
     }

@@ -4,7 +4,11 @@
 //! to be one in Landlock, too. What has a domain also reaches no abstract socket and no process
 //! outside of it, whatever namespaces say. Reading and loopback sockets are left alone.
 
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
@@ -20,12 +24,21 @@ pub(super) fn ruleset() -> io::Result<Option<Confinement>> {
     let devices = make_bitflags!(AccessFs::{WriteFile | Truncate | IoctlDev});
     let process = make_bitflags!(AccessFs::{WriteFile | Truncate});
     let writable = AccessFs::from_write(VERSION);
-    allowing(&[
+    let rules = [
         (Path::new("/tmp"), writable),
         (Path::new("/dev/shm"), writable),
         (Path::new("/dev"), devices),
         (Path::new("/proc"), process),
-    ])
+    ];
+    let open = |(path, access)| Ok((PathFd::new(path).map_err(io::Error::other)?, access));
+    allowing(&rules.into_iter().map(open).collect::<io::Result<Vec<_>>>()?)
+}
+
+/// Returns what lets nothing be written but below `folders`; `None` where the kernel has no Landlock.
+pub(super) fn below(folders: &[OwnedFd]) -> io::Result<Option<Confinement>> {
+    let writable = AccessFs::from_write(VERSION);
+    let rules: Vec<_> = folders.iter().map(|folder| (folder, writable)).collect();
+    allowing(&rules)
 }
 
 /// Returns what stands in for Landlock, or for parts of it, on this machine.
@@ -45,6 +58,7 @@ pub(super) struct Confinement(RulesetCreated);
 impl Confinement {
     /// Lets `workdir` be written, too.
     pub(super) fn with_workdir(self, workdir: &Path) -> io::Result<Self> {
+        let workdir = PathFd::new(workdir).map_err(io::Error::other)?;
         add(self.0, workdir, AccessFs::from_write(VERSION)).map(Self)
     }
 
@@ -57,9 +71,14 @@ impl Confinement {
     pub(super) fn enter(self) -> io::Result<()> {
         self.0.restrict_self().map(drop).map_err(io::Error::other)
     }
+
+    /// Confines this thread likewise, and can do so with others.
+    pub(super) fn enter_alike(&self) -> io::Result<()> {
+        Self(self.0.try_clone()?).enter()
+    }
 }
 
-fn allowing(rules: &[(&Path, BitFlags<AccessFs>)]) -> io::Result<Option<Confinement>> {
+fn allowing(rules: &[(impl AsFd, BitFlags<AccessFs>)]) -> io::Result<Option<Confinement>> {
     let mut ruleset = empty(CompatLevel::BestEffort).map_err(io::Error::other)?;
     if Option::<OwnedFd>::from(ruleset.try_clone()?).is_none() {
         return Ok(None);
@@ -72,10 +91,9 @@ fn allowing(rules: &[(&Path, BitFlags<AccessFs>)]) -> io::Result<Option<Confinem
 
 fn add(
     ruleset: RulesetCreated,
-    path: &Path,
+    path: impl AsFd,
     access: BitFlags<AccessFs>,
 ) -> io::Result<RulesetCreated> {
-    let path = PathFd::new(path).map_err(io::Error::other)?;
     ruleset.add_rule(PathBeneath::new(path, access)).map_err(io::Error::other)
 }
 
@@ -106,9 +124,8 @@ mod tests {
             fs::create_dir(at(name)).unwrap();
             fs::write(at(name).join("old"), b"old").unwrap();
         }
-        let inside = at("inside");
-        let rules = [(inside.as_path(), AccessFs::from_write(VERSION))];
-        let confinement = allowing(&rules).unwrap().unwrap();
+        let inside = OwnedFd::from(fs::File::open(at("inside")).unwrap());
+        let confinement = below(&[inside]).unwrap().unwrap();
         // One thread is confined, not the tests.
         let confined = std::thread::scope(|scope| {
             let confined = || {

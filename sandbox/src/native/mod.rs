@@ -68,7 +68,7 @@ use self::{
 };
 use crate::{
     Backend, BackendError, BackendResult, ImageRef, Layer, Sandbox, SandboxId, SandboxSpec,
-    Session, SessionSpec, lineage::Memory,
+    Session, SessionSpec, lineage::Memory, room::Rooms,
 };
 
 /// How a [`Native`] backend is set up.
@@ -94,6 +94,9 @@ pub struct NativeConfig {
     /// Resting slots above which one that comes back is ended, with its warm interpreters: what a
     /// burst needed is given back.
     pub idle_high: usize,
+    /// Most bytes that all snapshots of sessions take in `state_dir`, and never more than half of
+    /// what is free there at the start.
+    pub snapshot_bytes: u64,
 }
 
 impl NativeConfig {
@@ -110,6 +113,7 @@ impl NativeConfig {
             ahead: true,
             idle_low: 1,
             idle_high: 8 * thread::available_parallelism().map_or(1, NonZero::get).max(2),
+            snapshot_bytes: 16 << 30,
         }
     }
 }
@@ -119,6 +123,7 @@ impl NativeConfig {
 #[derive(Clone)]
 pub struct Native {
     inner: Arc<Inner>,
+    snapshots: Arc<Rooms>,
 }
 
 impl Native {
@@ -135,6 +140,10 @@ impl Native {
         let instance = Instance::open(&config.state_dir, as_root).map_err(|e| {
             failed(&format!("prepare state folder {}", config.state_dir.display()), e)
         })?;
+        let free = rustix::fs::statvfs(&config.state_dir)
+            .map_err(|e| failed("look how much disk is free", e.into()))?;
+        let half = free.f_bavail.saturating_mul(free.f_frsize) / 2;
+        let snapshots = Rooms::new(config.snapshot_bytes.min(half));
         let inner = Inner {
             as_root,
             permits: Arc::new(Semaphore::new(config.max_sandboxes)),
@@ -146,7 +155,7 @@ impl Native {
             instance,
         };
         inner.start_spawner(&mut inner.lock())?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), snapshots })
     }
 
     /// Returns what the slots did since the start.
@@ -175,7 +184,7 @@ impl Backend for Native {
 
     async fn open(&self, spec: SessionSpec) -> BackendResult<Box<dyn Session>> {
         let place = self.place(&spec.sandbox).await?;
-        Ok(Box::new(NativeSession::open(spec, place).await?))
+        Ok(Box::new(NativeSession::open(spec, place, Arc::clone(&self.snapshots)).await?))
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     ChannelEnd, Command, Ended, Event, LimitKind, Process, SessionError, Stream, Termination,
-    collect::Collector,
+    collect::Collector, proc::starved,
 };
 
 /// What a command may have in its pipes when it has ended.
@@ -217,7 +217,9 @@ impl NativeProcess {
         }
         let status = end.wait_status;
         let termination = if self.is_late {
-            Termination::Limit(LimitKind::Wall)
+            let wall_ns = u64::try_from(self.wall.as_nanos()).unwrap_or(u64::MAX);
+            let is_starved = starved(wall_ns, end.cpu_ns, end.stalled_ns);
+            Termination::Limit(if is_starved { LimitKind::WallStarved } else { LimitKind::Wall })
         } else if end.out_of_memory && status != 0 {
             Termination::Limit(LimitKind::Memory)
         } else if libc::WIFSIGNALED(status) {

@@ -139,6 +139,12 @@ pub(crate) fn compile() -> io::Result<BpfProgram> {
     let others = rule(&[(0, SeccompCmpOp::Ne, 0)]).map_err(broken)?;
     rules.insert(libc::SYS_prlimit64, vec![others]);
 
+    // A lease on a file makes others wait who open it; a note on a folder tells of them.
+    const F_NOTIFY: u64 = 1026;
+    let fcntl =
+        [libc::F_SETLEASE as u64, F_NOTIFY].map(|command| rule(&[(1, SeccompCmpOp::Eq, command)]));
+    rules.insert(libc::SYS_fcntl, fcntl.into_iter().collect::<Result<_, _>>().map_err(broken)?);
+
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,

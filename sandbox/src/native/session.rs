@@ -25,13 +25,13 @@ use super::{
 };
 use crate::{
     BackendError, BackendResult, Command, Isolation, Limits, Over, Process, SandboxId, Session,
-    SessionError, SessionSpec, Snapshot, Start, Usage,
+    SessionError, SessionSpec, Snapshot, Start, Usage, room::Rooms,
 };
 
 /// Most commands of a session at a time.
 const COMMANDS: usize = 32;
-/// Most bytes of a file's record beside its content: its path, for the most part.
-const RECORD: u64 = 4200;
+/// Most bytes of a record beside a file's content: its path and another's, for the most part.
+const RECORD: u64 = 8200;
 
 /// A session that a slot keeps.
 pub(super) struct NativeSession {
@@ -43,6 +43,8 @@ pub(super) struct NativeSession {
     limits: Limits,
     fallbacks: Arc<Vec<String>>,
     state_dir: PathBuf,
+    /// For the snapshots of all sessions.
+    snapshots: Arc<Rooms>,
 }
 
 impl fmt::Debug for NativeSession {
@@ -53,7 +55,11 @@ impl fmt::Debug for NativeSession {
 
 impl NativeSession {
     /// Has a slot make the session; returns when it is ready for a command.
-    pub(super) async fn open(spec: SessionSpec, mut place: Place) -> BackendResult<Self> {
+    pub(super) async fn open(
+        spec: SessionSpec,
+        mut place: Place,
+        snapshots: Arc<Rooms>,
+    ) -> BackendResult<Self> {
         let message = job::encode_session(&spec, place.new_image(), place.mounts.is_some());
         let slot = place.busy.slot()?;
         let socket = rustix::io::fcntl_dupfd_cloexec(slot.socket.get_ref(), 0)
@@ -89,7 +95,7 @@ impl NativeSession {
         // It holds the link no longer than it takes to hand an answer on.
         runtime.spawn(route(id, busy, Arc::downgrade(&link), unused, told));
         let (workdir, limits) = (spec.sandbox.workdir, spec.sandbox.limits);
-        Ok(Self { id, link, done, workdir, limits, fallbacks, state_dir })
+        Ok(Self { id, link, done, workdir, limits, fallbacks, state_dir, snapshots })
     }
 
     fn inside(&self, path: &Path) -> Result<PathBuf, SessionError> {
@@ -201,8 +207,23 @@ impl Session for NativeSession {
         // Files come in pieces, each with a few bytes before it.
         let most = disk_bytes.saturating_add(disk_bytes / 64).saturating_add(1 << 20);
         let most = most.saturating_add(inodes.saturating_mul(RECORD));
-        match self.link.ask(&Ask::Freeze { most }, vec![file.as_fd()]).await? {
-            Reply::Done => Ok(Snapshot::new(file).map_err(|e| failed("look at a snapshot", e))?),
+        let no_room = SessionError::NoRoom { bytes: self.snapshots.bytes() };
+        let Some(room) = self.snapshots.take(most).await else { return Err(no_room) };
+        let link = Arc::clone(&self.link);
+        // To its end, also where nobody waits for it any more: it takes its room until then.
+        let frozen = tokio::spawn(async move {
+            let ask = Ask::Freeze { most: room.bytes() };
+            let reply = link.ask(&ask, vec![file.as_fd()]).await?;
+            Ok::<_, SessionError>((reply, file, room))
+        });
+        let (reply, file, room) =
+            frozen.await.map_err(|e| failed("wait for a snapshot", io::Error::other(e)))??;
+        match reply {
+            Reply::Done => {
+                Ok(Snapshot::new(file, Some(room)).map_err(|e| failed("look at a snapshot", e))?)
+            }
+            Reply::Refused { errno: libc::EFBIG, .. } if room.bytes() < most => Err(no_room),
+            Reply::Refused { errno: libc::ENOSPC, .. } => Err(no_room),
             Reply::Refused { errno, what } => {
                 let error = io::Error::from_raw_os_error(errno);
                 Err(SessionError::Freeze(format!("{what}{error}")))

@@ -139,7 +139,7 @@ impl<'a> Ask<'a> {
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// The session is ready for its first command; to number 0.
+    /// The session is ready for its first command, or pid 1 for the next message; to number 0.
     Ready,
     /// Every process is dead, and why; to number 0.
     Over(Over),
@@ -168,6 +168,8 @@ pub(crate) struct End {
     pub(super) out_of_memory: bool,
     /// CPU time of the session meanwhile. The slot knows.
     pub(super) cpu_ns: u64,
+    /// How long it had stood without a CPU when it was killed, else 0. The slot knows.
+    pub(super) stalled_ns: u64,
 }
 
 const OVERS: [Over; 7] = [
@@ -203,6 +205,7 @@ impl Reply {
                 to.u64(u64::from(end.cleared));
                 to.u64(u64::from(end.out_of_memory));
                 to.u64(end.cpu_ns);
+                to.u64(end.stalled_ns);
             }
             Self::Refused { errno, what } => {
                 to.u64(5);
@@ -225,6 +228,7 @@ impl Reply {
                 cleared: from.u64()? != 0,
                 out_of_memory: from.u64()? != 0,
                 cpu_ns: from.u64()?,
+                stalled_ns: from.u64()?,
             }),
             5 => Self::Refused { errno: from.u64()? as i32, what: text(from)? },
             6 => Self::Paused,

@@ -196,6 +196,18 @@ impl<'a> Watch<'a> {
         })
     }
 
+    /// Returns how long it stalled since the first look.
+    pub(super) fn stalled_until_now(&mut self, pid: i32) -> u64 {
+        let pressure = self.cgroups.keyed(Role::Pressure, "total");
+        if pressure.is_some() {
+            self.pressure_base = self.pressure_base.or(pressure);
+        } else {
+            let delayed_ns = proc::totals(pid).delayed_ns;
+            self.last.delayed_ns = self.last.delayed_ns.max(delayed_ns);
+        }
+        self.stalled_ns(pressure)
+    }
+
     /// Returns how long it stalled since the first look, given the present count of the pressure in
     /// microseconds.
     fn stalled_ns(&self, pressure: Option<u64>) -> u64 {

@@ -1,10 +1,19 @@
 //! Sessions: several commands in one sandbox, and everything that agents need around them.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use assay_sandbox::{
-    Backend, Channel, ChannelEnd, Command, Ended, Event, Frozen, LimitKind, Limits, Over, Process,
-    SandboxSpec, Session, SessionError, SessionSpec, Snapshot, Stream, Termination,
+    Backend, Channel, ChannelEnd, Command, Content, Ended, Event, Frozen, LimitKind, Limits, Over,
+    Pick, Process, SandboxSpec, Session, SessionError, SessionSpec, Snapshot, Stream, Termination,
+    native::{Native, NativeConfig},
 };
 
 use crate::{
@@ -161,9 +170,40 @@ async fn a_command_has_a_time_of_its_own() {
     let script = "echo before; sleep 1000 & wait";
     let process = session.start(sh(script), Duration::from_millis(300)).await.expect("a start");
     let left = finish(process).await.expect("an end");
-    assert_eq!(left.ended.termination, Termination::Limit(LimitKind::Wall));
+    let kinds = [LimitKind::Wall, LimitKind::WallStarved].map(Termination::Limit);
+    assert!(kinds.contains(&left.ended.termination), "{left:?}");
     assert_eq!(left.stdout, b"before\n");
     assert_eq!(text(&*session, "echo on").await, "on", "the session goes on");
+}
+
+#[tokio::test]
+async fn a_command_whose_cpu_others_take_is_starved() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Some(native) = native() else { return };
+    let session = open(&native, spec()).await;
+    let mine = sched_getaffinity(None).expect("CPUs");
+    let cpu = (0..CpuSet::MAX_CPU).find(|cpu| mine.is_set(*cpu)).expect("a CPU");
+    let over = Arc::new(AtomicBool::new(false));
+    let taker = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let mut one = CpuSet::new();
+            one.set(cpu);
+            sched_setaffinity(None, &one).expect("a CPU");
+            while !over.load(Relaxed) {
+                std::hint::spin_loop();
+            }
+        }
+    });
+    let spin = format!(
+        "import os\nos.sched_setaffinity(0, {{{cpu}}})\nos.nice(19)\nprint('spins', flush=True)\nwhile True: pass"
+    );
+    let process = session.start(python(&spin), Duration::from_secs(2)).await.expect("a start");
+    let left = finish(process).await.expect("an end");
+    over.store(true, Relaxed);
+    taker.join().expect("no panic");
+    assert_eq!(left.stdout, b"spins\n", "{left:?}");
+    assert_eq!(left.ended.termination, Termination::Limit(LimitKind::WallStarved), "{left:?}");
 }
 
 #[tokio::test]
@@ -235,10 +275,19 @@ async fn files_are_read_and_written_as_the_user_would() {
             "{path}: {error}"
         );
     }
-    for path in
-        ["/etc/passwd", "/usr/bin/python3", "leak", "folder", "/proc/1/oom_score_adj", "/new"]
-    {
-        let error = write(path, b"x", false).await.expect_err(path);
+    text(session, "sleep 1000 > /dev/null 2>&1 & echo $! > pid").await;
+    let pid = String::from_utf8(read(session, "pid").await.expect("a number")).expect("text");
+    let score = format!("/proc/{}/oom_score_adj", pid.trim());
+    for path in [
+        "/etc/passwd",
+        "/usr/bin/python3",
+        "leak",
+        "folder",
+        "/proc/1/oom_score_adj",
+        &score,
+        "/new",
+    ] {
+        let error = write(path, b"1000", false).await.expect_err(path);
         assert!(matches!(error, SessionError::File { .. }), "{path}: {error}");
     }
     let error = write("a\0b", b"x", false).await.expect_err("a NUL");
@@ -280,13 +329,13 @@ async fn a_snapshot_is_the_tree_as_it_was() {
     .await;
     let snapshot = session.snapshot().await.expect("a snapshot");
     assert!(snapshot.bytes() < 1 << 20, "holes take no room: {}", snapshot.bytes());
-    let entries = snapshot.work_tree(1000, 10_000).expect("its entries");
+    let entries = snapshot.work_tree(&Pick::all(1000, 10_000)).expect("its entries");
     let what = |path: &str| {
         entries.iter().find(|entry| entry.path == Path::new(path)).map(|entry| &entry.what)
     };
     let file = |content: &str, executable| Frozen::File {
         bytes: content.len() as u64,
-        content: Some(content.into()),
+        content: Content::Kept(content.as_bytes().into()),
         executable,
     };
     for (path, expected) in [
@@ -299,7 +348,14 @@ async fn a_snapshot_is_the_tree_as_it_was() {
         ("run", Some(file("x\n", true))),
         ("link", Some(Frozen::Symlink("/etc/passwd".into()))),
         ("pipe", Some(Frozen::Pipe)),
-        ("sparse", Some(Frozen::File { bytes: (200 << 20) + 5, content: None, executable: false })),
+        (
+            "sparse",
+            Some(Frozen::File {
+                bytes: (200 << 20) + 5,
+                content: Content::TooLarge,
+                executable: false,
+            }),
+        ),
         ("kept", None),
         ("t", None),
     ] {
@@ -328,6 +384,53 @@ async fn a_snapshot_is_the_tree_as_it_was() {
     );
     assert!(seen[0].ends_with("keptn\nA\nt\n/etc/passwd\n209715205\ntail"), "{}", seen[0]);
     assert!(seen.iter().all(|other| other == &seen[0]), "{seen:?}");
+}
+
+#[tokio::test]
+async fn names_of_one_file_stay_names_of_one_file() {
+    let Some(native) = native() else { return };
+    let sandbox = limited(|limits| limits.disk_bytes = 32 << 20);
+    let session = open(&native, sandbox.clone()).await;
+    let script = "head -c 8000000 /dev/urandom > big; mkdir d; for n in $(seq 20); do ln big d/$n; done; \
+        echo t > /tmp/t; ln /tmp/t /tmp/u; ln -s big soft; ln soft harder; mkfifo pipe; ln pipe pipe2; md5sum < big";
+    let sum = text(&*session, script).await;
+    let snapshot = session.snapshot().await.expect("a snapshot");
+    assert!(snapshot.bytes() < 10 << 20, "the file is there once: {}", snapshot.bytes());
+    let entries = snapshot.work_tree(&Pick::all(9 << 20, 9 << 20)).expect("its entries");
+    let whole = |entry: &&assay_sandbox::FrozenEntry| matches!(&entry.what, Frozen::File { bytes: 8_000_000, content: Content::Kept(content), .. } if content.len() == 8_000_000);
+    assert_eq!(entries.iter().filter(whole).count(), 21, "under every name");
+    let fork = open_from(&native, sandbox, Some(snapshot)).await;
+    let look = "md5sum < d/20; stat -c %h big /tmp/u; readlink harder; test -p pipe2 && echo y >> d/7 && tail -c 2 big";
+    assert_eq!(text(&*fork, look).await, format!("{sum}\n21\n2\nbig\ny"));
+}
+
+#[tokio::test]
+async fn all_snapshots_together_have_so_much_room() {
+    if native().is_none() {
+        return;
+    }
+    let state = tempfile::tempdir().expect("a folder");
+    let native = Native::start(NativeConfig {
+        spawner: crate::common::spawner(),
+        snapshot_bytes: 6 << 20,
+        ..NativeConfig::new(state.path())
+    });
+    let native = native.expect("a backend");
+    let spec = || SessionSpec { sandbox: spec(), from: None, lease: LONG };
+    let sessions = [native.open(spec()).await, native.open(spec()).await].map(Result::unwrap);
+    for session in &sessions {
+        text(&**session, "head -c 4000000 /dev/urandom > file").await;
+    }
+    let kept = sessions[0].snapshot().await.expect("room for one");
+    for session in &sessions {
+        let refused = session.snapshot().await;
+        assert!(matches!(refused, Err(SessionError::NoRoom { bytes: 6_291_456 })), "{refused:?}");
+    }
+    text(&*sessions[0], "rm file").await;
+    let small = sessions[0].snapshot().await.expect("room for a small one");
+    drop(kept);
+    sessions[1].snapshot().await.expect("room again");
+    drop(small);
 }
 
 #[tokio::test]
@@ -375,7 +478,13 @@ async fn an_ended_session_keeps_its_files() {
     assert!(matches!(refused, Err(SessionError::Over(Over::Ended))), "{refused:?}");
     assert_eq!(read(&*session, "file").await.expect("the file"), b"x\n");
     assert_eq!(
-        session.snapshot().await.expect("a snapshot").work_tree(9, 9).expect("entries").len(),
+        session
+            .snapshot()
+            .await
+            .expect("a snapshot")
+            .work_tree(&Pick::all(9, 9))
+            .expect("entries")
+            .len(),
         1
     );
     let usage = session.close().await.expect("usage");
@@ -408,6 +517,61 @@ async fn limits_hold_over_all_commands() {
         ),
         "{over:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_however_much_is_asked_for() {
+    let Some(native) = native() else { return };
+    let session = open(&native, limited(|limits| limits.wall = Duration::from_secs(1))).await;
+    let session: Arc<dyn Session> = session.into();
+    let mut process = session.start(sh("exec sleep 1000"), LONG).await.expect("a start");
+    for _ in 0..32 {
+        let session = Arc::clone(&session);
+        tokio::spawn(async move {
+            while session.over().is_none() {
+                let _ = read(&*session, "/etc/hostname").await;
+            }
+        });
+    }
+    let over = tokio::time::timeout(Duration::from_secs(20), process.next()).await;
+    let over = over.expect("an end in time");
+    assert!(matches!(over, Err(SessionError::Over(Over::Limit(_)))), "{over:?}");
+    assert!(session.end().await.is_ok(), "it is over, and still there");
+}
+
+#[tokio::test]
+async fn a_first_process_that_answers_nothing_is_given_up() {
+    let Some(native) = native() else { return };
+    let (mark, session) = (mark(), open(&native, spec()).await);
+    let sleeper = session.start(sh(&format!("exec sleep {mark}")), LONG).await.expect("a start");
+    until("starting", Duration::from_secs(20), || processes(&mark) == 1).await;
+    let first = rustix::process::Pid::from_raw(parent(&mark)).expect("a process");
+    let mut over = None;
+    // The kernel lets it go on when others of its group end.
+    for _ in 0..9 {
+        rustix::process::kill_process(first, rustix::process::Signal::STOP).expect("a signal");
+        let waits = tokio::time::timeout(Duration::from_secs(60), try_run(&*session, sh("true")));
+        over = waits.await.expect("an end in time").err();
+        if over.is_some() {
+            break;
+        }
+    }
+    assert!(matches!(over, Some(SessionError::Over(Over::Broken))), "{over:?}");
+    drop(sleeper);
+    drop(session);
+    assert_eq!(native.run(sh("echo fine")).await.stdout.head, b"fine\n", "its slot serves again");
+}
+
+/// Returns the parent of the process with this mark.
+fn parent(mark: &str) -> i32 {
+    let holds = |path: &Path, mark: &str| {
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).contains(mark)
+    };
+    let mut all = std::fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path());
+    let found = all.find(|path| holds(&path.join("cmdline"), mark)).expect("the process");
+    let stat = std::fs::read_to_string(found.join("stat")).expect("its state");
+    let fields = stat.rsplit(')').next().expect("fields");
+    fields.split_whitespace().nth(1).and_then(|parent| parent.parse().ok()).expect("a number")
 }
 
 #[tokio::test]

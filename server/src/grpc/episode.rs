@@ -243,9 +243,8 @@ fn step_end(end: &StepEnd) -> v1::StepEnd {
         Ok(Termination::Signaled(signal)) => Wire::Signal(signal),
         Ok(Termination::Limit(LimitKind::Memory)) => Wire::Limit("memory".into()),
         Ok(Termination::Limit(LimitKind::Cpu)) => Wire::Limit("cpu".into()),
-        Ok(Termination::Limit(LimitKind::Wall | LimitKind::WallStarved)) => {
-            Wire::Limit("wall".into())
-        }
+        Ok(Termination::Limit(LimitKind::Wall)) => Wire::Limit("wall".into()),
+        Ok(Termination::Limit(LimitKind::WallStarved)) => Wire::Limit("wall_starved".into()),
         Err(over) => Wire::Over(assay_fleet::Ended::Over(over).as_str().into()),
     };
     v1::StepEnd {
@@ -265,8 +264,9 @@ fn submission(submitted: &Submitted) -> v1::SubmitResponse {
     };
     v1::SubmitResponse {
         result: Some(response::result(&submitted.result)),
-        patch: submitted.patch.clone(),
-        left_out: submitted.left_out.iter().map(left_out).collect(),
+        patch: submitted.end.patch.clone(),
+        left_out: submitted.end.left_out.iter().map(left_out).collect(),
+        left_out_more: submitted.end.left_out_more,
         ended: submitted.ended.map(|ended| ended.as_str().to_owned()).unwrap_or_default(),
         step_rewards: submitted
             .step_rewards

@@ -72,7 +72,7 @@ pub(super) fn status(error: impl Into<ApiError>) -> Status {
     }
 }
 
-/// When to try again to open an episode where there are too many.
+/// When to try again where there are too many episodes, or too many snapshots.
 const EPISODES_END: Duration = Duration::from_secs(1);
 
 fn episode(error: EpisodeError, message: String) -> Status {
@@ -91,11 +91,7 @@ fn episode(error: EpisodeError, message: String) -> Status {
         | EpisodeError::OutOfSteps { .. }
         | EpisodeError::TooManySnapshots { .. }
         | EpisodeError::Submitted => Status::failed_precondition(message),
-        EpisodeError::Full { .. } => Status::with_error_details(
-            Code::ResourceExhausted,
-            message,
-            ErrorDetails::with_retry_info(Some(EPISODES_END)),
-        ),
+        EpisodeError::Full { .. } => exhausted(message),
         EpisodeError::Task(failure) if failure.retryable => Status::unavailable(message),
         EpisodeError::Task(_) => Status::failed_precondition(message),
         EpisodeError::Session(error) => session(error, message),
@@ -105,8 +101,14 @@ fn episode(error: EpisodeError, message: String) -> Status {
     }
 }
 
+fn exhausted(message: String) -> Status {
+    let retry = ErrorDetails::with_retry_info(Some(EPISODES_END));
+    Status::with_error_details(Code::ResourceExhausted, message, retry)
+}
+
 fn session(error: SessionError, message: String) -> Status {
     match error {
+        SessionError::NoRoom { .. } => exhausted(message),
         SessionError::Over(Over::Lease) => Status::not_found(message),
         SessionError::File { kind: ErrorKind::NotFound, .. } => Status::not_found(message),
         SessionError::File { kind: ErrorKind::PermissionDenied, .. } => {
