@@ -72,6 +72,8 @@ const OWNER_LABEL: &str = "assay.owner";
 #[derive(Clone)]
 pub struct Docker {
     engine: Engine,
+    /// Whether that is Podman's socket, which takes less.
+    is_podman: bool,
     owner: Arc<str>,
     program: Arc<Program>,
     permits: Arc<Semaphore>,
@@ -88,7 +90,9 @@ impl Docker {
     /// [`BackendError::Gone`] when no engine answers.
     pub async fn connect(config: DockerConfig) -> BackendResult<Self> {
         let engine = Engine::connect_with_defaults().map_err(gone)?;
-        engine.ping().await.map_err(gone)?;
+        let version = engine.version().await.map_err(gone)?;
+        let is_podman =
+            version.components.iter().flatten().any(|part| part.name.contains("Podman"));
         let DockerConfig { agent, state_dir, max_sandboxes } = config;
         let program = std::fs::create_dir_all(&state_dir)
             .and_then(|()| Program::find(&agent, &state_dir))
@@ -98,6 +102,7 @@ impl Docker {
             })?;
         let docker = Self {
             engine,
+            is_podman,
             owner: owner(std::process::id()).into(),
             program: Arc::new(program),
             permits: Arc::new(Semaphore::new(max_sandboxes)),

@@ -25,6 +25,7 @@ use bollard::{
     },
 };
 use futures::{FutureExt as _, Stream, StreamExt as _};
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
@@ -124,7 +125,11 @@ impl Slot {
                 _ => None,
             }),
         );
-        let (ids, fallbacks) = hello.await.map_err(|_| lost("the agent does not get ready"))??;
+        let (ids, mut fallbacks) =
+            hello.await.map_err(|_| lost("the agent does not get ready"))??;
+        if docker.is_podman {
+            fallbacks.push("inodes: as many as memory holds (Podman limits none)".to_owned());
+        }
         debug!(container = name, image = kind.image, "a container is ready");
         Ok(Self {
             removal,
@@ -238,7 +243,8 @@ fn body(docker: &Docker, kind: &Kind) -> BackendResult<ContainerCreateBody> {
     let tmpfs = |share: u64, mode: &str| {
         let part = |what: u64| (what / share).max(1);
         let (size, files) = (part(kind.disk_bytes), part(kind.inodes));
-        format!("rw,nosuid,nodev,exec,size={size},nr_inodes={files},mode={mode}")
+        let files = if docker.is_podman { String::new() } else { format!("nr_inodes={files},") };
+        format!("rw,nosuid,nodev,exec,size={size},{files}mode={mode}")
     };
     let number = |what: u64, name: &str| {
         i64::try_from(what).map_err(|_| BackendError::Spec(format!("{name} is too large")))
@@ -251,7 +257,22 @@ fn body(docker: &Docker, kind: &Kind) -> BackendResult<ContainerCreateBody> {
         soft: Some(value),
         hard: Some(value),
     };
-    let trusted = format!("rw,nosuid,nodev,size={TRUSTED_BYTES},nr_inodes=10000,mode=0755");
+    let mut mounts = HashMap::from([
+        (workdir.clone(), tmpfs(2, "0777")),
+        ("/tmp".into(), tmpfs(4, "1777")),
+        ("/dev/shm".into(), tmpfs(4, "1777")),
+        (TRUSTED.into(), format!("rw,nosuid,nodev,size={TRUSTED_BYTES},mode=0755")),
+    ]);
+    let mut ulimits = vec![ulimit("core", 0), ulimit("nofile", 1024)];
+    if docker.is_podman {
+        // It asks for a million otherwise, more than it may have itself.
+        let most = getrlimit(Resource::Nproc).maximum.unwrap_or(u64::MAX).min(32_768);
+        ulimits.push(ulimit("nproc", most as i64));
+        // Its read-only roots have writable places otherwise.
+        for place in ["/run", "/var/tmp"] {
+            mounts.entry(place.into()).or_insert_with(|| "ro,size=4k".into());
+        }
+    }
     let host = HostConfig {
         network_mode: Some("none".into()),
         // Ports of one sandbox's connections must not be taken for the next.
@@ -265,15 +286,10 @@ fn body(docker: &Docker, kind: &Kind) -> BackendResult<ContainerCreateBody> {
         cap_add: Some(vec!["SETUID".into(), "SETGID".into()]),
         security_opt: Some(vec!["no-new-privileges".into()]),
         readonly_rootfs: Some(true),
-        tmpfs: Some(HashMap::from([
-            (workdir.clone(), tmpfs(2, "0777")),
-            ("/tmp".into(), tmpfs(4, "1777")),
-            ("/dev/shm".into(), tmpfs(4, "1777")),
-            (TRUSTED.into(), trusted),
-        ])),
+        tmpfs: Some(mounts),
         ipc_mode: Some("none".into()),
         binds: Some(docker.program.binds()),
-        ulimits: Some(vec![ulimit("core", 0), ulimit("nofile", 1024)]),
+        ulimits: Some(ulimits),
         auto_remove: Some(true),
         // Or the engine would store every byte that an agent says.
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
