@@ -349,7 +349,7 @@ impl Keeper<'_> {
                 self.thaw();
             }
         }
-        let slot = (self.slot.pidfd(), self.slot.seccomp);
+        let slot = (self.slot.pidfd(), &*self.slot.seccomp.whole);
         let errand = Errand::start(number, ask, tree, File::from(file), self.socket, slot);
         match errand {
             Ok(mut errand) => {

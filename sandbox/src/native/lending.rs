@@ -108,7 +108,7 @@ impl<'a> Lending<'a> {
             cwd: &setup::start_directory(self.job),
             user: None,
             limits: &setup::resources(self.job, &slot.cgroups, slot.shared),
-            seccomp: sys::bytes_of(slot.seccomp),
+            seccomp: sys::bytes_of(&slot.seccomp.whole),
             rules: rules.len(),
             channels: &self.job.channels,
         };

@@ -26,6 +26,7 @@ use super::{
     landlock::{self, Confinement},
     net,
     root::{self, QUIET, ROOT, in_root},
+    seccomp::Filters,
     shared::{AtStep, Shared, StepError},
     sys,
     tree::{self, c_str, make_directory, open_directory, relative},
@@ -44,7 +45,7 @@ pub(super) struct Inside<'a> {
     pub(super) workdir: &'a Path,
     /// A network namespace that nothing is in, if there is one.
     pub(super) network: Option<BorrowedFd<'a>>,
-    pub(super) seccomp: &'a [seccompiler::sock_filter],
+    pub(super) seccomp: &'a Filters,
     /// A descriptor of the slot's process: readable once it is dead.
     pub(super) slot: BorrowedFd<'a>,
 }
@@ -209,7 +210,9 @@ fn prepare(inside: &Inside<'_>) -> Result<Option<Confinement>, StepError> {
     let counters = if inside.network.is_none() { net::counters("/proc") } else { Vec::new() };
     let fds = namespaces.iter().map(AsFd::as_fd).chain(counters.iter().map(AsFd::as_fd));
     wire::send(&inside.socket, b"N", &fds.collect::<Vec<_>>()).at("hand the namespaces over")?;
-    landlock::ruleset().at("make the Landlock rules")
+    let confinement = landlock::ruleset().at("make the Landlock rules")?;
+    sys::install_seccomp(&inside.seccomp.most).at("install the seccomp filter")?;
+    Ok(confinement)
 }
 
 /// Ends this process with its slot.
@@ -313,7 +316,7 @@ fn give_up_rights(
     }
     confinement.map_or(Ok(()), Confinement::enter).at("enter the Landlock rules")?;
     sys::drop_capabilities().at("drop the capabilities")?;
-    sys::install_seccomp(inside.seccomp).at("install the seccomp filter")
+    sys::install_seccomp(&inside.seccomp.rest).at("install the seccomp filter")
 }
 
 /// Puts descriptors in their places and starts the command.

@@ -23,6 +23,7 @@ use super::{
     lending::{Lending, Stage},
     net::Network,
     root::{self, Root},
+    seccomp::Filters,
     setup::{self, Inside},
     shared::{AtStep, Shared, StepError},
     spawner::NewSlot,
@@ -50,7 +51,7 @@ pub(super) fn main(
     socket: OwnedFd,
     NewSlot { ids, ahead }: NewSlot,
     cgroups: SlotFiles,
-    seccomp: &[seccompiler::sock_filter],
+    seccomp: &Filters,
 ) -> ! {
     let status = match Slot::prepare(ids, ahead, cgroups, seccomp) {
         Ok((mut slot, fds)) => {
@@ -98,7 +99,7 @@ pub(super) struct Slot<'a> {
     /// the service sends mounts.
     host_mounts: Option<(OwnedFd, OwnedFd)>,
     pub(super) cgroups: SlotFiles,
-    pub(super) seccomp: &'a [seccompiler::sock_filter],
+    pub(super) seccomp: &'a Filters,
     pub(super) shared: &'static Shared,
     own_pidfd: OwnedFd,
     cpus: u32,
@@ -160,7 +161,7 @@ impl<'a> Slot<'a> {
         ids: Option<HostIds>,
         ahead: bool,
         cgroups: SlotFiles,
-        seccomp: &'a [seccompiler::sock_filter],
+        seccomp: &'a Filters,
     ) -> Result<(Self, Vec<OwnedFd>), StepError> {
         sys::die_with_parent().at("tie the slot to its spawner")?;
         cgroups.write(Role::Monitor, "0").at("join the slot's cgroup")?;

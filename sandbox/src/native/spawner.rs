@@ -18,7 +18,7 @@ use rustix::process::{WaitOptions, waitpid};
 
 use super::{
     cgroup::{self, SlotFiles},
-    seccomp,
+    seccomp::Filters,
     slot::{self, HostIds},
     sys::{self, Cloned},
     wire::{self, Reader, Writer},
@@ -74,7 +74,7 @@ fn run() -> ! {
     if let Ok(null) = std::fs::File::open("/dev/null") {
         let _ = sys::dup_to(null.as_fd(), 0);
     }
-    let Ok(program) = seccomp::compile() else { sys::exit_now(1) };
+    let Ok(filters) = Filters::compile() else { sys::exit_now(1) };
     // Slots need none. Only root may leave the host's without a user namespace.
     let _ = sys::unshare(libc::CLONE_NEWNET);
     let mut directories: Option<Vec<PathBuf>> = None;
@@ -104,7 +104,7 @@ fn run() -> ! {
         match unsafe { sys::clone3(0, None) } {
             Ok(Cloned::Child) => {
                 drop(socket);
-                slot::main(slot_socket, request, files, &program)
+                slot::main(slot_socket, request, files, &filters)
             }
             Ok(Cloned::Parent { pid, .. }) => {
                 slots.insert(pid);
