@@ -16,11 +16,16 @@ use assay_sandbox::{
     wasm::{Wasm, WasmConfig},
 };
 
+fn config(state_dir: impl Into<PathBuf>) -> WasmConfig {
+    let compiler = env!("CARGO_BIN_EXE_assay-spawner").into();
+    WasmConfig { compiler, ..WasmConfig::new(state_dir) }
+}
+
 /// One for all tests: compiling the interpreter takes half a minute, and memories are many.
 fn backend() -> &'static Wasm {
     static BACKEND: OnceLock<Wasm> = OnceLock::new();
     BACKEND.get_or_init(|| {
-        let config = WasmConfig { ahead: 2, ..WasmConfig::new(cache().join("wasm/compiled")) };
+        let config = WasmConfig { ahead: 2, ..config(cache().join("wasm/compiled")) };
         Wasm::start(config).unwrap()
     })
 }
@@ -446,6 +451,53 @@ async fn hostile_modules_end() {
     assert!(execution.stderr.lossy().contains("larger than"), "{}", execution.stderr.lossy());
 }
 
+/// A program of so many blocks, which take the compiler its time.
+fn laborious(blocks: usize) -> Vec<u8> {
+    let block = "(block (br_if 0 (local.get 0))
+        (local.set 0 (i32.add (local.get 0) (i32.load (local.get 0))))
+        (local.set 1 (i64.add (local.get 1) (i64.extend_i32_u (local.get 0)))))";
+    let body = block.repeat(blocks);
+    let text = format!(
+        r#"(module (memory (export "memory") 1) (func (export "_start") (local i32 i64) {body}))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+/// Compiling has limits of its own, and a host that can't compile blames no program.
+#[tokio::test(flavor = "multi_thread")]
+async fn compiling_is_limited() {
+    let state = tempfile::tempdir().unwrap();
+    let command = || Command { argv: vec!["/workspace/main.wasm".into()], ..Command::default() };
+    let set = |cpu_s: u64, memory_mib: u64| WasmConfig {
+        max_sandboxes: 4,
+        ahead: 0,
+        compile_cpu: Duration::from_secs(cpu_s),
+        compile_memory_bytes: memory_mib << 20,
+        ..config(state.path())
+    };
+    let (long, short) = (laborious(100_000), laborious(1));
+    assert!(long.len() < 4 << 20, "{} bytes", long.len());
+    let cases = [
+        ("time", set(1, 1024), &long, 126, "more than 1 s to compile"),
+        ("memory", set(60, 48), &long, 126, "more than 48 MiB to compile"),
+        ("neither", set(1, 48), &short, 0, ""),
+    ];
+    for (name, config, module, status, expected) in cases {
+        let wasm = Wasm::start(config).unwrap();
+        let sandbox = wasm.create(spec(&[("main.wasm", module)])).await.unwrap();
+        let execution = sandbox.run(command()).await.unwrap();
+        let words = execution.stderr.lossy();
+        assert_eq!(execution.termination, Termination::Exited(status), "{name}: {words}");
+        assert!(words.contains(expected), "{name}: {words}");
+    }
+    for compiler in ["/nowhere", "/bin/false", "/bin/true"] {
+        let wasm = Wasm::start(WasmConfig { compiler: compiler.into(), ..set(1, 48) }).unwrap();
+        let sandbox = wasm.create(spec(&[("main.wasm", &short)])).await.unwrap();
+        let failed = sandbox.run(command()).await;
+        assert!(matches!(failed, Err(BackendError::Io { .. })), "{compiler}: {failed:?}");
+    }
+}
+
 /// What one program leaves in its memory, the next one in that place of the pool must not find.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_new_every_time() {
@@ -483,7 +535,7 @@ async fn a_flood_of_output_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_run_makes_room() {
     let state = tempfile::tempdir().unwrap();
-    let config = WasmConfig { max_sandboxes: 1, ahead: 0, ..WasmConfig::new(state.path()) };
+    let config = WasmConfig { max_sandboxes: 1, ahead: 0, ..config(state.path()) };
     let wasm = Wasm::start(config).unwrap();
     let endless = wat::parse_str(
         "(module (memory (export \"memory\") 1) (func (export \"_start\") (loop (br 0))))",

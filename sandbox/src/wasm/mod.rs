@@ -9,6 +9,7 @@
 //! One thread per run; limits are looked at every few milliseconds (wasmtime's epochs) and in host
 //! calls that could take long.
 
+mod compile;
 mod engine;
 mod fs;
 mod interpreter;
@@ -20,7 +21,8 @@ use std::{
     collections::HashMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -28,7 +30,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::InstancePre;
 
-use self::{engine::Compiler, interpreter::Interpreter, run::WasmSandbox, wasi::Host};
+pub(crate) use self::compile::main_if_asked as compiler_main_if_asked;
+use self::{
+    compile::CompileLimits, engine::Compiler, interpreter::Interpreter, run::WasmSandbox,
+    wasi::Host,
+};
 use crate::{Backend, BackendError, BackendResult, ImageRef, Sandbox, SandboxId, SandboxSpec};
 
 const NAME: &str = "wasm";
@@ -45,19 +51,31 @@ pub struct WasmConfig {
     pub max_sandboxes: u32,
     /// How many interpreters wait for a command, for each kind of command that was seen lately.
     pub ahead: u32,
-    /// Most bytes of a program that a work tree brings.
+    /// The executable that compiles the programs that work trees bring: one whose `main` calls
+    /// [`helper_main_if_asked`](crate::helper_main_if_asked).
+    pub compiler: PathBuf,
+    /// Most bytes of such a program.
     pub max_module_bytes: u64,
+    /// Most CPU time that compiling one may take, in whole seconds.
+    pub compile_cpu: Duration,
+    /// Most memory that compiling one may take.
+    pub compile_memory_bytes: u64,
 }
 
 impl WasmConfig {
-    /// Returns the defaults: 128 sandboxes, 8 waiting interpreters, modules of 4 MiB.
+    /// Returns the defaults: 128 sandboxes, 8 waiting interpreters, this executable, programs of
+    /// 4 MiB that compile in a minute and a gigabyte.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             state_dir: state_dir.into(),
             max_sandboxes: 128,
             ahead: 8,
+            // Still the same file after the one on disk was replaced.
+            compiler: PathBuf::from("/proc/self/exe"),
             max_module_bytes: 4 << 20,
+            compile_cpu: Duration::from_secs(60),
+            compile_memory_bytes: 1 << 30,
         }
     }
 }
@@ -167,23 +185,43 @@ impl Inner {
         loaded.clone().map_err(|why| BackendError::Spec(format!("image {}: {why}", file.display())))
     }
 
-    /// Compiles a program of a work tree, or finds it compiled.
-    fn module(&self, wasm: &[u8]) -> Result<InstancePre<Host>, String> {
+    /// Compiles a program of a work tree, or finds it compiled. Says why it can't be run.
+    fn module(
+        &self,
+        wasm: &[u8],
+        cancelled: &AtomicBool,
+    ) -> BackendResult<Result<InstancePre<Host>, String>> {
         let digest: [u8; 32] = Sha256::digest(wasm).into();
-        let lock = || self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut modules = lock();
-        if let Some(at) = modules.iter().position(|(known, _)| *known == digest) {
-            let known = modules.remove(at);
-            modules.push(known.clone());
-            return Ok(known.1);
+        if let Some(known) = self.known(&digest) {
+            return Ok(Ok(known));
         }
-        drop(modules);
-        let module = self.compiler.compile(wasm).map_err(|error| format!("{error:#}"))?;
-        let mut modules = lock();
-        if modules.len() >= MAX_MODULES {
-            modules.remove(0);
+        let _place = self.compiler.place(cancelled);
+        // Somebody may have had the same one.
+        if let Some(known) = self.known(&digest) {
+            return Ok(Ok(known));
         }
-        modules.push((digest, module.clone()));
-        Ok(module)
+        let WasmConfig { compiler, compile_cpu: cpu, compile_memory_bytes, .. } = &self.config;
+        let limits = CompileLimits { cpu: *cpu, memory_bytes: *compile_memory_bytes };
+        let compiled = match compile::compile(compiler, wasm, limits, cancelled)? {
+            Ok(compiled) => compiled,
+            Err(why) => return Ok(Err(why)),
+        };
+        let linked = self.compiler.link(&compiled).map_err(run::failed)?;
+        if let Ok(module) = &linked {
+            let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+            if modules.len() >= MAX_MODULES {
+                modules.remove(0);
+            }
+            modules.push((digest, module.clone()));
+        }
+        Ok(linked)
+    }
+
+    fn known(&self, digest: &[u8; 32]) -> Option<InstancePre<Host>> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = modules.iter().position(|(known, _)| known == digest)?;
+        let known = modules.remove(at);
+        modules.push(known.clone());
+        Some(known.1)
     }
 }

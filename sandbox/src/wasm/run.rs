@@ -220,7 +220,7 @@ impl Run<'_> {
             }
             Err(_) => return Ok(Program::None(127, format!("{name}: no such file\n"))),
         };
-        Ok(match self.inner.module(&wasm) {
+        Ok(match self.inner.module(&wasm, &self.cancelled)? {
             Ok(module) => Program::Module(module),
             Err(why) => Program::None(126, format!("{name}: {why}\n")),
         })
