@@ -498,6 +498,50 @@ async fn compiling_is_limited() {
     }
 }
 
+/// A program that asks for what the host can't give is told nothing of it: its run is void.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shortage_of_the_hosts_is_no_result() {
+    let state = tempfile::tempdir().unwrap();
+    let config = WasmConfig { ahead: 0, max_sandboxes: 4, ..config(state.path()) };
+    let wasm = Wasm::start(WasmConfig { memory_bytes: 8 << 20, ..config }).unwrap();
+    let command = || Command { argv: vec!["/workspace/main.wasm".into()], ..Command::default() };
+    let grow = |pages: u32| {
+        let text = format!(
+            r#"(module (memory (export "memory") 1)
+                (func (export "_start") (drop (memory.grow (i32.const {pages})))))"#
+        );
+        spec(&[("main.wasm", &wat::parse_str(text).unwrap())])
+    };
+    for (pages, given) in [(500, false), (100, true), (100, true), (128, false)] {
+        let ran = wasm.create(grow(pages)).await.unwrap().run(command()).await;
+        match ran {
+            Ok(execution) if given => assert_eq!(execution.termination, Termination::Exited(0)),
+            Err(BackendError::Io { .. }) if !given => {}
+            other => panic!("{pages} pages: {other:?}"),
+        }
+    }
+}
+
+/// Nor is a channel that the kernel can't serve: here, a folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_fails_is_no_result() {
+    let body = r#"(module
+        (import "wasi_snapshot_preview1" "fd_read"
+            (func $read (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 4) "\08")
+        (func (export "_start")
+            (drop (call $read (i32.const 4) (i32.const 0) (i32.const 1) (i32.const 16)))))"#;
+    let spec = spec(&[("main.wasm", &wat::parse_str(body).unwrap())]);
+    let folder = std::fs::File::open("/").unwrap();
+    let command = Command {
+        argv: vec!["/workspace/main.wasm".into()],
+        channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(folder.into()) }],
+        ..Command::default()
+    };
+    let ran = backend().create(spec).await.unwrap().run(command).await;
+    assert!(matches!(ran, Err(BackendError::Io { .. })), "{ran:?}");
+}
+
 /// What one program leaves in its memory, the next one in that place of the pool must not find.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_new_every_time() {

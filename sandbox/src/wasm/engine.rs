@@ -22,7 +22,10 @@ use wasmtime::{
     PoolingAllocationConfig, Store, UpdateDeadline,
 };
 
-use super::wasi::{self, FUEL, Host};
+use super::{
+    memory::{Budget, Share},
+    wasi::{self, FUEL, Host},
+};
 
 /// Most entries of a table; CPython has 24 thousand.
 pub(super) const TABLE: usize = 100_000;
@@ -46,11 +49,12 @@ pub(super) struct Compiler {
     max_places: usize,
     place_free: Condvar,
     ticker: Arc<Ticker>,
+    memory: Budget,
 }
 
 impl Compiler {
-    /// Makes an engine that can hold so many programs at a time.
-    pub(super) fn new(cache: &Path, slots: u32) -> wasmtime::Result<Self> {
+    /// Makes an engine that can hold so many programs at a time, and so much memory of theirs.
+    pub(super) fn new(cache: &Path, slots: u32, memory_bytes: u64) -> wasmtime::Result<Self> {
         let engine = engine(slots, Threads::All)?;
         let mut linker = Linker::new(&engine);
         wasi::link(&mut linker)?;
@@ -71,6 +75,7 @@ impl Compiler {
             max_places: thread::available_parallelism().map_or(1, NonZero::get).min(MAX_PLACES),
             place_free: Condvar::new(),
             ticker,
+            memory: Budget::new(memory_bytes),
         })
     }
 
@@ -148,6 +153,11 @@ impl Compiler {
         });
         store.set_epoch_deadline(1);
         Ok(store)
+    }
+
+    /// Returns a share of the memory that there is for all programs.
+    pub(super) fn share(&self) -> Share {
+        self.memory.share()
     }
 
     /// Has time pass for programs until this is dropped.

@@ -13,6 +13,7 @@ mod compile;
 mod engine;
 mod fs;
 mod interpreter;
+mod memory;
 mod run;
 mod tree;
 mod wasi;
@@ -49,6 +50,8 @@ pub struct WasmConfig {
     pub state_dir: PathBuf,
     /// Most sandboxes at the same time; further ones wait.
     pub max_sandboxes: u32,
+    /// Most memory of all programs and of the files that they write, waiting interpreters included.
+    pub memory_bytes: u64,
     /// How many interpreters wait for a command, for each kind of command that was seen lately.
     pub ahead: u32,
     /// The executable that compiles the programs that work trees bring: one whose `main` calls
@@ -63,13 +66,16 @@ pub struct WasmConfig {
 }
 
 impl WasmConfig {
-    /// Returns the defaults: 128 sandboxes, 8 waiting interpreters, this executable, programs of
-    /// 4 MiB that compile in a minute and a gigabyte.
+    /// Returns the defaults: 128 sandboxes in three quarters of the machine's memory, 8 waiting
+    /// interpreters, this executable, programs of 4 MiB that compile in a minute and a gigabyte.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        let machine = rustix::system::sysinfo();
+        let memory_bytes = machine.totalram * u64::from(machine.mem_unit);
         Self {
             state_dir: state_dir.into(),
             max_sandboxes: 128,
+            memory_bytes: memory_bytes / 4 * 3,
             ahead: 8,
             // Still the same file after the one on disk was replaced.
             compiler: PathBuf::from("/proc/self/exe"),
@@ -107,7 +113,8 @@ impl Wasm {
         // Room for copies that wait and for one that is being made, for as many kinds as are kept.
         let ahead = interpreter::MAX_SNAPSHOTS as u32 * (config.ahead + 1);
         let slots = config.max_sandboxes.saturating_add(ahead);
-        let compiler = Compiler::new(&config.state_dir, slots).map_err(run::failed)?;
+        let compiler =
+            Compiler::new(&config.state_dir, slots, config.memory_bytes).map_err(run::failed)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 permits: Arc::new(Semaphore::new(config.max_sandboxes as usize)),

@@ -18,7 +18,7 @@ use wasmtime::{InstancePre, Store, Trap};
 
 use super::{
     Inner, NAME,
-    engine::STACK,
+    engine::{STACK, is_host_error},
     interpreter::{Interpreter, environment},
     tree,
     wasi::{Errno, FUEL, Host, Object, Stop, Watch, preopened},
@@ -100,8 +100,9 @@ impl Run<'_> {
         let began = Instant::now();
         let _ticking = self.inner.compiler.tick();
         let mut host = Host::new(
-            tree::build(self.spec)?,
+            tree::build(self.spec, self.inner.compiler.share())?,
             self.spec.limits.memory_bytes,
+            self.inner.compiler.share(),
             outputs(&command, self.spec.limits.output_bytes),
         );
         host.stdio(Arc::clone(&command.stdin));
@@ -134,6 +135,7 @@ impl Run<'_> {
             (_, Some(mut waiting)) => {
                 // What there is of a memory was made before this run.
                 host.memory = Some(waiting.memory);
+                std::mem::swap(&mut host.share, &mut waiting.store.data_mut().share);
                 host.peak_memory_bytes = waiting.memory.data_size(&waiting.store) as u64;
                 let fits = host.peak_memory_bytes <= self.spec.limits.memory_bytes;
                 *waiting.store.data_mut() = host;
@@ -151,11 +153,9 @@ impl Run<'_> {
             (Program::Module(module), None) => self.cold(&module, host, &command, false)?,
         };
         let mut ended = ended;
-        if let Some(source) = ended.store.data_mut().fs.host_failed.take() {
-            return Err(BackendError::Io {
-                what: "read a file of the work tree".to_owned(),
-                source,
-            });
+        let host = ended.store.data_mut();
+        if let Some(error) = host.failed.take().or_else(|| host.fs.host_failed.take()) {
+            return Err(error);
         }
         Ok(ended.execution(began, &self.spec.limits, start))
     }
@@ -177,9 +177,7 @@ impl Run<'_> {
         // A module's own start function is the program's, too.
         let instance = match pre.instantiate(&mut store) {
             Ok(instance) => instance,
-            Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
-                return Err(failed(error));
-            }
+            Err(error) if is_host_error(&error) => return Err(failed(error)),
             // Nothing is wrong with our own: memory that can't be had is the host's.
             Err(error) if ours && !error.is::<Stop>() && !error.is::<wasmtime::Trap>() => {
                 return Err(failed(error));
@@ -363,7 +361,7 @@ fn termination(error: &wasmtime::Error, host: &mut Host) -> Termination {
             Stop::Exit(status) => Termination::Exited(*status),
             Stop::Limit(kind) => Termination::Limit(*kind),
             // A program that is no interpreter can't ask for one.
-            Stop::Cancelled | Stop::Snapshot => Termination::Signaled(libc::SIGKILL),
+            Stop::Cancelled | Stop::Snapshot | Stop::Void => Termination::Signaled(libc::SIGKILL),
         };
     }
     host.say(&format!("wasm: {}\n", error.root_cause()));
