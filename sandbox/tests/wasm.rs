@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use assay_images::Digest;
 use assay_sandbox::{
     Backend as _, BackendError, Channel, ChannelEnd, Command, Execution, FileEntry, ImageRef,
     Layer, LimitKind, Limits, SandboxSpec, Start, Termination, Warm,
@@ -40,8 +41,10 @@ fn cache() -> PathBuf {
 }
 
 fn image() -> ImageRef {
+    static DIGEST: OnceLock<String> = OnceLock::new();
     let module = cache().join("wasm/python/python.wasm");
-    ImageRef::Wasm { module, digest: "sha256:test".into() }
+    let digest = || Digest::of(std::fs::read(&module).unwrap_or_default()).into();
+    ImageRef::Wasm { digest: DIGEST.get_or_init(digest).clone(), module }
 }
 
 /// Whether there is a Python; says so where there is none.
@@ -614,6 +617,29 @@ async fn refuses_what_it_cannot_do() {
         assert_eq!(execution.termination, Termination::Exited(status), "{program}");
         assert!(execution.stderr.lossy().starts_with(program), "{}", execution.stderr.lossy());
     }
+}
+
+/// An image is what its digest says or none. One that is mended is taken without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_what_its_digest_says() {
+    if !has_python() {
+        return;
+    }
+    let ImageRef::Wasm { module, digest } = image() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("python.wasm");
+    let whole = std::fs::read(module).unwrap();
+    std::fs::write(&copy, &whole[..whole.len() / 2]).unwrap();
+    let image = ImageRef::Wasm { module: copy.clone(), digest };
+    let run = async || {
+        let spec = SandboxSpec { image: image.clone(), ..python_spec() };
+        backend().create(spec).await.unwrap().run(python("print(1)")).await
+    };
+    let refused = run().await.unwrap_err();
+    assert!(matches!(refused, BackendError::Spec(_)), "{refused:?}");
+    assert!(refused.to_string().contains("its digest is sha256:"), "{refused}");
+    std::fs::write(&copy, &whole).unwrap();
+    assert_eq!(run().await.unwrap().termination, Termination::Exited(0));
 }
 
 /// A host's file that can't be read any more is no fault of the program's, whatever that makes of it.

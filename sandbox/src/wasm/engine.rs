@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 use wasmtime::{
     Config, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module,
@@ -79,16 +78,15 @@ impl Compiler {
         })
     }
 
-    /// Compiles a module of ours, or takes it from the folder of those that were compiled.
-    pub(super) fn load(&self, wasm: &[u8]) -> wasmtime::Result<InstancePre<Host>> {
+    /// Compiles a module of ours with this hash, or takes it from the folder of those that were
+    /// compiled.
+    pub(super) fn load(&self, wasm: &[u8], hash: &str) -> wasmtime::Result<InstancePre<Host>> {
         let Some(cache) = &self.cache else {
             return self.linker.instantiate_pre(&Module::new(&self.engine, wasm)?);
         };
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        let digest = Sha256::digest(wasm);
-        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let file = cache.join(format!("{name}-{:016x}.cwasm", hasher.finish()));
+        let file = cache.join(format!("{hash}-{:016x}.cwasm", hasher.finish()));
         let one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         if file.is_file() {
             // JUSTIFICATION: CPython compiles in half a minute and loads in milliseconds.
@@ -101,7 +99,7 @@ impl Compiler {
                 Err(error) => warn!(%error, "a compiled module is damaged; it is made again"),
             }
         }
-        info!(module = name, "compiling a WebAssembly module, once");
+        info!(module = hash, "compiling a WebAssembly module, once");
         let module = Module::new(&self.engine, wasm)?;
         drop(one_at_a_time);
         if let Err(error) = keep(&file, &module.serialize()?) {

@@ -21,8 +21,8 @@ mod wasi;
 use std::{
     collections::HashMap,
     fmt,
-    path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -33,7 +33,10 @@ use wasmtime::InstancePre;
 
 pub(crate) use self::compile::main_if_asked as compiler_main_if_asked;
 use self::{
-    compile::CompileLimits, engine::Compiler, interpreter::Interpreter, run::WasmSandbox,
+    compile::CompileLimits,
+    engine::{Compiler, is_host_error},
+    interpreter::Interpreter,
+    run::WasmSandbox,
     wasi::Host,
 };
 use crate::{Backend, BackendError, BackendResult, ImageRef, Sandbox, SandboxId, SandboxSpec};
@@ -92,13 +95,15 @@ pub struct Wasm {
     inner: Arc<Inner>,
 }
 
-type Loading = Arc<OnceLock<Result<Arc<Interpreter>, String>>>;
+/// An interpreter, once it is there. Those who come while it is loaded wait for it; where that
+/// failed, the next one tries again.
+type Loading = Arc<Mutex<Option<Arc<Interpreter>>>>;
 
 struct Inner {
     config: WasmConfig,
     compiler: Arc<Compiler>,
     permits: Arc<Semaphore>,
-    interpreters: Mutex<HashMap<PathBuf, Loading>>,
+    interpreters: Mutex<HashMap<ImageRef, Loading>>,
     /// Compiled programs by the digest of their bytes, the one used last at the end.
     modules: Mutex<Vec<([u8; 32], InstancePre<Host>)>>,
 }
@@ -161,10 +166,10 @@ impl Backend for Wasm {
 }
 
 impl Inner {
-    /// Returns the file of an image.
-    fn module_of<'i>(&self, image: &'i ImageRef) -> BackendResult<&'i PathBuf> {
+    /// Returns the file of an image, and its digest.
+    fn module_of<'i>(&self, image: &'i ImageRef) -> BackendResult<(&'i Path, &'i str)> {
         match image {
-            ImageRef::Wasm { module, .. } if module.is_file() => Ok(module),
+            ImageRef::Wasm { module, digest } if module.is_file() => Ok((module, digest)),
             ImageRef::Wasm { module, .. } => {
                 Err(BackendError::ImageNotFound(module.display().to_string()))
             }
@@ -178,18 +183,32 @@ impl Inner {
     }
 
     fn interpreter(&self, image: &ImageRef) -> BackendResult<Arc<Interpreter>> {
-        let file = self.module_of(image)?;
+        let (file, digest) = self.module_of(image)?;
         let loading = {
             let mut all = self.interpreters.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(file.clone()).or_default())
+            Arc::clone(all.entry(image.clone()).or_default())
         };
-        let loaded = loading.get_or_init(|| {
-            let wasm = std::fs::read(file).map_err(|error| error.to_string())?;
-            let pre = self.compiler.load(&wasm).map_err(|error| format!("{error:#}"))?;
-            let ahead = self.config.ahead as usize;
-            Ok(Arc::new(Interpreter::new(Arc::clone(&self.compiler), pre, ahead)))
-        });
-        loaded.clone().map_err(|why| BackendError::Spec(format!("image {}: {why}", file.display())))
+        let mut loading = loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = &*loading {
+            return Ok(Arc::clone(loaded));
+        }
+        let wrong = |why: String| BackendError::Spec(format!("image {}: {why}", file.display()));
+        let wasm = std::fs::read(file).map_err(|source| BackendError::Io {
+            what: format!("read image {}", file.display()),
+            source,
+        })?;
+        let hash: String = Sha256::digest(&wasm).iter().map(|byte| format!("{byte:02x}")).collect();
+        if digest.strip_prefix("sha256:") != Some(&hash) {
+            return Err(wrong(format!("its digest is sha256:{hash}, not {digest}")));
+        }
+        let pre =
+            self.compiler.load(&wasm, &hash).map_err(|error| match is_host_error(&error) {
+                true => run::failed(error),
+                false => wrong(format!("{error:#}")),
+            })?;
+        let ahead = self.config.ahead as usize;
+        let interpreter = Arc::new(Interpreter::new(Arc::clone(&self.compiler), pre, ahead));
+        Ok(Arc::clone(loading.insert(interpreter)))
     }
 
     /// Compiles a program of a work tree, or finds it compiled. Says why it can't be run.

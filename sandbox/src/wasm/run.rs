@@ -27,7 +27,7 @@ use crate::{
     BackendError, BackendResult, ChannelEnd, Command, Execution, Isolation, LimitKind, Sandbox,
     SandboxId, SandboxSpec, Start, Termination, Usage,
     collect::Collector,
-    modules::{Provided, Scan},
+    modules::{Held, Provided, Scan},
     proc,
 };
 
@@ -111,7 +111,8 @@ impl Run<'_> {
         connect(&mut host, &mut command)?;
         let waiting = match &program {
             Program::Interpreter(interpreter) => {
-                match interpreter.waiting(&command, |held| self.clash(held)) {
+                let provided = self.provided()?;
+                match interpreter.waiting(&command, |held| clash(&provided, held)) {
                     Ok(waiting) => {
                         start = Start::Warm;
                         Some(waiting)
@@ -224,11 +225,14 @@ impl Run<'_> {
         })
     }
 
-    /// Returns a module of the work tree that one of the interpreter's would stand in for.
-    fn clash(&self, held: &crate::modules::Held) -> Option<String> {
-        let scans: Vec<Scan> = self.spec.layers.iter().filter_map(|l| Scan::of(l).ok()).collect();
-        let provided = Provided::by(scans.iter());
-        provided.clash(held).map(|name| name.to_string_lossy().into_owned())
+    /// Returns the modules that the work tree has.
+    fn provided(&self) -> BackendResult<Provided> {
+        let scans: io::Result<Vec<Scan>> = self.spec.layers.iter().map(Scan::of).collect();
+        let scans = scans.map_err(|source| BackendError::Io {
+            what: "look through a layer for modules".into(),
+            source,
+        })?;
+        Ok(Provided::by(scans.iter()))
     }
 
     fn cwd(&self, command: &Command) -> String {
@@ -254,6 +258,11 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Returns a module of the work tree that one of the interpreter's would stand in for.
+fn clash(provided: &Provided, held: &Held) -> Option<String> {
+    provided.clash(held).map(|name| name.to_string_lossy().into_owned())
 }
 
 /// Returns the first folder of an absolute path.
