@@ -23,7 +23,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags},
     io::Errno,
 };
 use tar::{Entry, EntryType};
@@ -31,6 +31,7 @@ use tar::{Entry, EntryType};
 use crate::{
     ImageError, ImageResult, Limits,
     entry::{is_sparse, owner, plain, shown, split, target},
+    inside::open_inside,
     stream::{Meter, Metered},
 };
 
@@ -271,10 +272,8 @@ impl Tree<'_> {
 
     /// Opens a directory of the layer, through links where there are any.
     fn existing(&self, folder: &[u8]) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let path = if folder.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(folder) };
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+        open_inside(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     /// Opens a directory of the layer; makes it and those above it where they are not there.
@@ -366,9 +365,20 @@ impl Tree<'_> {
     }
 
     fn trouble(&self, name: &[u8], errno: Errno) -> ImageError {
-        let ours = [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::PERM, Errno::ACCESS, Errno::ROFS];
-        let ours =
-            ours.contains(&errno) || [Errno::NOTSUP, Errno::MFILE, Errno::NFILE].contains(&errno);
+        let ours = matches!(
+            errno,
+            Errno::NOSPC
+                | Errno::DQUOT
+                | Errno::IO
+                | Errno::PERM
+                | Errno::ACCESS
+                | Errno::ROFS
+                | Errno::NOTSUP
+                | Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::AGAIN
+        );
         if ours {
             ImageError::io("write", self.into.join(OsStr::from_bytes(name)))(errno.into())
         } else {
