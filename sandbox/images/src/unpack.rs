@@ -39,6 +39,8 @@ use crate::{
 const HEADER_BYTES: u64 = 1 << 20;
 /// Most bytes after the end of an archive: it is filled up with zeros to a full block.
 const TRAILER_BYTES: u64 = 16 << 20;
+/// Most bytes of the names that a layer hides, which are kept until its end.
+const HIDDEN_BYTES: usize = 16 << 20;
 /// Folders that every sandbox has of its own.
 const LEFT_OUT: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
 /// What marks a directory that hides those of lower layers; see overlayfs's `userxattr`.
@@ -62,6 +64,7 @@ pub(crate) fn unpack(archive: impl Read, into: &Path, budget: &mut Limits) -> Im
         last: None,
         whiteouts: Vec::new(),
         opaque: HashSet::new(),
+        hidden_bytes: HIDDEN_BYTES,
     };
     let meter = Meter::new(HEADER_BYTES);
     let mut archive = tar::Archive::new(Metered { from: archive, meter: meter.clone() });
@@ -99,6 +102,8 @@ struct Tree<'a> {
     whiteouts: Vec<(Vec<u8>, Vec<u8>)>,
     /// Folders that show nothing of lower layers.
     opaque: HashSet<Vec<u8>>,
+    /// What the names of both may still take.
+    hidden_bytes: usize,
 }
 
 impl Tree<'_> {
@@ -316,6 +321,11 @@ impl Tree<'_> {
 
     /// Remembers what the layer hides: `hidden` is what follows `.wh.` in a name.
     fn hide(&mut self, folder: &[u8], hidden: &[u8]) -> Result<(), Trouble> {
+        let bytes = size_of::<(Vec<u8>, Vec<u8>)>() + folder.len() + hidden.len();
+        match self.hidden_bytes.checked_sub(bytes) {
+            Some(left) => self.hidden_bytes = left,
+            None => return wrong("hides more than a layer may"),
+        }
         match hidden {
             b".wh..opq" if folder.is_empty() => return wrong("hides all layers below its own"),
             b".wh..opq" => {
