@@ -322,6 +322,24 @@ fn layers_are_shared_and_go_with_the_last_image() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_keeps_its_layers() {
+    let place = Place::new();
+    let tar = |content| Layer::with_shell().file("x", 0o644, content).tar();
+    let one = place.store.import(&place.file("one.tar", &tar(b"1")), None).unwrap();
+    let two = place.store.import(&place.file("two.tar", &tar(b"2")), None).unwrap();
+    // As a disk that fails: nobody reads a folder, root neither.
+    let (record, aside) = (place.path("cache/images/names/one.json"), place.path("aside"));
+    fs::rename(&record, &aside).unwrap();
+    fs::create_dir(&record).unwrap();
+    assert_eq!(place.store.remove(&two.name).unwrap().layers, None);
+    fs::remove_dir(&record).unwrap();
+    fs::rename(&aside, &record).unwrap();
+    assert!(place.store.paths(&one)[0].is_dir());
+    assert_eq!(place.store.remove(&one.name).unwrap().layers, Some(2));
+    assert!(place.holdings().is_empty(), "{:?}", place.holdings());
+}
+
+#[test]
 fn what_a_crash_left_is_no_layer_and_goes() {
     let place = Place::new();
     let layer = Layer::with_shell().tar();
