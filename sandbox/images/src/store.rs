@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
 use tracing::{info, warn};
 
-use crate::{Digest, ImageError, ImageName, ImageResult};
+use crate::{Digest, ImageError, ImageName, ImageResult, error::refuse};
 
 /// An image of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +158,19 @@ impl Store {
             Some(gone) => Err(format!("layer {gone} is gone")),
             None => Ok(image),
         })
+    }
+
+    /// Refuses a name that nobody asked for where another image has it.
+    pub(crate) fn check_free(&self, name: &ImageName, digest: &Digest) -> ImageResult<()> {
+        let path = self.names().join(name.file_name());
+        match self.record(&path) {
+            Ok(Ok(other)) if other.digest != *digest => refuse(format!(
+                "there is another image `{name}`; replace it with --name {name}, or choose a name"
+            )),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ImageError::io("read", path)(e)),
+            // The same, or one that is no use.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Returns the directories of an image's layers, lowest first. One that is there several times is
