@@ -70,7 +70,7 @@ pub struct WasmConfig {
 
 impl WasmConfig {
     /// Returns the defaults: 128 sandboxes in three quarters of the machine's memory, 8 waiting
-    /// interpreters, this executable, programs of 4 MiB that compile in a minute and a gigabyte.
+    /// interpreters, this executable, programs of 4 MiB that compile in 30 s and a gigabyte.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         let machine = rustix::system::sysinfo();
@@ -83,7 +83,7 @@ impl WasmConfig {
             // Still the same file after the one on disk was replaced.
             compiler: PathBuf::from("/proc/self/exe"),
             max_module_bytes: 4 << 20,
-            compile_cpu: Duration::from_secs(60),
+            compile_cpu: Duration::from_secs(30),
             compile_memory_bytes: 1 << 30,
         }
     }
