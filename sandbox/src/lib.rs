@@ -26,12 +26,14 @@ pub mod wasm;
 /// Becomes a helper of a backend, in a process of its own, if that is what this process was started
 /// for.
 ///
-/// Every binary that uses [`native`] or [`docker`] calls it first thing in `main`: they start its
+/// Every binary that uses [`native`], [`docker`] or [`wasm`] calls it first thing in `main`: they start its
 /// executable once more, and that process never returns from here.
 pub fn helper_main_if_asked() {
     native::spawner_main_if_asked();
     #[cfg(feature = "docker")]
     docker::agent::main_if_asked();
+    #[cfg(feature = "wasm")]
+    wasm::compiler_main_if_asked();
 }
 
 pub use backend::{Backend, BackendError, BackendResult, Sandbox};

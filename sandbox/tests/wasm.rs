@@ -10,17 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use assay_images::Digest;
 use assay_sandbox::{
     Backend as _, BackendError, Channel, ChannelEnd, Command, Execution, FileEntry, ImageRef,
     Layer, LimitKind, Limits, SandboxSpec, Start, Termination, Warm,
     wasm::{Wasm, WasmConfig},
 };
 
+fn config(state_dir: impl Into<PathBuf>) -> WasmConfig {
+    let compiler = env!("CARGO_BIN_EXE_assay-spawner").into();
+    WasmConfig { compiler, ..WasmConfig::new(state_dir) }
+}
+
 /// One for all tests: compiling the interpreter takes half a minute, and memories are many.
 fn backend() -> &'static Wasm {
     static BACKEND: OnceLock<Wasm> = OnceLock::new();
     BACKEND.get_or_init(|| {
-        let config = WasmConfig { ahead: 2, ..WasmConfig::new(cache().join("wasm/compiled")) };
+        let config = WasmConfig { ahead: 2, ..config(cache().join("wasm/compiled")) };
         Wasm::start(config).unwrap()
     })
 }
@@ -35,8 +41,10 @@ fn cache() -> PathBuf {
 }
 
 fn image() -> ImageRef {
+    static DIGEST: OnceLock<String> = OnceLock::new();
     let module = cache().join("wasm/python/python.wasm");
-    ImageRef::Wasm { module, digest: "sha256:test".into() }
+    let digest = || Digest::of(std::fs::read(&module).unwrap_or_default()).into();
+    ImageRef::Wasm { digest: DIGEST.get_or_init(digest).clone(), module }
 }
 
 /// Whether there is a Python; says so where there is none.
@@ -446,6 +454,97 @@ async fn hostile_modules_end() {
     assert!(execution.stderr.lossy().contains("larger than"), "{}", execution.stderr.lossy());
 }
 
+/// A program of so many blocks, which take the compiler its time.
+fn laborious(blocks: usize) -> Vec<u8> {
+    let block = "(block (br_if 0 (local.get 0))
+        (local.set 0 (i32.add (local.get 0) (i32.load (local.get 0))))
+        (local.set 1 (i64.add (local.get 1) (i64.extend_i32_u (local.get 0)))))";
+    let body = block.repeat(blocks);
+    let text = format!(
+        r#"(module (memory (export "memory") 1) (func (export "_start") (local i32 i64) {body}))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+/// Compiling has limits of its own, and a host that can't compile blames no program.
+#[tokio::test(flavor = "multi_thread")]
+async fn compiling_is_limited() {
+    let state = tempfile::tempdir().unwrap();
+    let command = || Command { argv: vec!["/workspace/main.wasm".into()], ..Command::default() };
+    let set = |cpu_s: u64, memory_mib: u64| WasmConfig {
+        max_sandboxes: 4,
+        ahead: 0,
+        compile_cpu: Duration::from_secs(cpu_s),
+        compile_memory_bytes: memory_mib << 20,
+        ..config(state.path())
+    };
+    let (long, short) = (laborious(100_000), laborious(1));
+    assert!(long.len() < 4 << 20, "{} bytes", long.len());
+    let cases = [
+        ("time", set(1, 1024), &long, 126, "more than 1 s to compile"),
+        ("memory", set(60, 48), &long, 126, "more than 48 MiB to compile"),
+        ("neither", set(1, 48), &short, 0, ""),
+    ];
+    for (name, config, module, status, expected) in cases {
+        let wasm = Wasm::start(config).unwrap();
+        let sandbox = wasm.create(spec(&[("main.wasm", module)])).await.unwrap();
+        let execution = sandbox.run(command()).await.unwrap();
+        let words = execution.stderr.lossy();
+        assert_eq!(execution.termination, Termination::Exited(status), "{name}: {words}");
+        assert!(words.contains(expected), "{name}: {words}");
+    }
+    for compiler in ["/nowhere", "/bin/false", "/bin/true"] {
+        let wasm = Wasm::start(WasmConfig { compiler: compiler.into(), ..set(1, 48) }).unwrap();
+        let sandbox = wasm.create(spec(&[("main.wasm", &short)])).await.unwrap();
+        let failed = sandbox.run(command()).await;
+        assert!(matches!(failed, Err(BackendError::Io { .. })), "{compiler}: {failed:?}");
+    }
+}
+
+/// A program that asks for what the host can't give is told nothing of it: its run is void.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shortage_of_the_hosts_is_no_result() {
+    let state = tempfile::tempdir().unwrap();
+    let config = WasmConfig { ahead: 0, max_sandboxes: 4, ..config(state.path()) };
+    let wasm = Wasm::start(WasmConfig { memory_bytes: 8 << 20, ..config }).unwrap();
+    let command = || Command { argv: vec!["/workspace/main.wasm".into()], ..Command::default() };
+    let grow = |pages: u32| {
+        let text = format!(
+            r#"(module (memory (export "memory") 1)
+                (func (export "_start") (drop (memory.grow (i32.const {pages})))))"#
+        );
+        spec(&[("main.wasm", &wat::parse_str(text).unwrap())])
+    };
+    for (pages, given) in [(500, false), (100, true), (100, true), (128, false)] {
+        let ran = wasm.create(grow(pages)).await.unwrap().run(command()).await;
+        match ran {
+            Ok(execution) if given => assert_eq!(execution.termination, Termination::Exited(0)),
+            Err(BackendError::Io { .. }) if !given => {}
+            other => panic!("{pages} pages: {other:?}"),
+        }
+    }
+}
+
+/// Nor is a channel that the kernel can't serve: here, a folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_fails_is_no_result() {
+    let body = r#"(module
+        (import "wasi_snapshot_preview1" "fd_read"
+            (func $read (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 4) "\08")
+        (func (export "_start")
+            (drop (call $read (i32.const 4) (i32.const 0) (i32.const 1) (i32.const 16)))))"#;
+    let spec = spec(&[("main.wasm", &wat::parse_str(body).unwrap())]);
+    let folder = std::fs::File::open("/").unwrap();
+    let command = Command {
+        argv: vec!["/workspace/main.wasm".into()],
+        channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(folder.into()) }],
+        ..Command::default()
+    };
+    let ran = backend().create(spec).await.unwrap().run(command).await;
+    assert!(matches!(ran, Err(BackendError::Io { .. })), "{ran:?}");
+}
+
 /// What one program leaves in its memory, the next one in that place of the pool must not find.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_is_new_every_time() {
@@ -483,7 +582,7 @@ async fn a_flood_of_output_is_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_run_makes_room() {
     let state = tempfile::tempdir().unwrap();
-    let config = WasmConfig { max_sandboxes: 1, ahead: 0, ..WasmConfig::new(state.path()) };
+    let config = WasmConfig { max_sandboxes: 1, ahead: 0, ..config(state.path()) };
     let wasm = Wasm::start(config).unwrap();
     let endless = wat::parse_str(
         "(module (memory (export \"memory\") 1) (func (export \"_start\") (loop (br 0))))",
@@ -518,6 +617,29 @@ async fn refuses_what_it_cannot_do() {
         assert_eq!(execution.termination, Termination::Exited(status), "{program}");
         assert!(execution.stderr.lossy().starts_with(program), "{}", execution.stderr.lossy());
     }
+}
+
+/// An image is what its digest says or none. One that is mended is taken without a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_what_its_digest_says() {
+    if !has_python() {
+        return;
+    }
+    let ImageRef::Wasm { module, digest } = image() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("python.wasm");
+    let whole = std::fs::read(module).unwrap();
+    std::fs::write(&copy, &whole[..whole.len() / 2]).unwrap();
+    let image = ImageRef::Wasm { module: copy.clone(), digest };
+    let run = async || {
+        let spec = SandboxSpec { image: image.clone(), ..python_spec() };
+        backend().create(spec).await.unwrap().run(python("print(1)")).await
+    };
+    let refused = run().await.unwrap_err();
+    assert!(matches!(refused, BackendError::Spec(_)), "{refused:?}");
+    assert!(refused.to_string().contains("its digest is sha256:"), "{refused}");
+    std::fs::write(&copy, &whole).unwrap();
+    assert_eq!(run().await.unwrap().termination, Termination::Exited(0));
 }
 
 /// A host's file that can't be read any more is no fault of the program's, whatever that makes of it.

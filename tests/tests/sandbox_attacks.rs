@@ -442,6 +442,7 @@ async fn docker(warm: bool) {
 #[cfg(feature = "wasm")]
 #[tokio::test(flavor = "multi_thread")]
 async fn wasm_withstands_every_attack() {
+    use assay_repos::Digest;
     use assay_sandbox::wasm::{Wasm, WasmConfig};
     let module = cache().join("wasm/python/python.wasm");
     if !module.is_file() {
@@ -450,7 +451,8 @@ async fn wasm_withstands_every_attack() {
     }
     let _alone = ALONE.lock().await;
     let wasm = Wasm::start(WasmConfig::new(cache().join("wasm/compiled"))).expect("a backend");
-    let image = ImageRef::Wasm { module, digest: "sha256:test".into() };
+    let digest = Digest::of(fs::read(&module).expect("a readable module")).into();
+    let image = ImageRef::Wasm { module, digest };
     let suite = Suite { place: "wasm", backend: Arc::new(wasm), image, warm: false };
     let wrong = suite.run().await;
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

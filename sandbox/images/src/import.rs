@@ -20,7 +20,8 @@ use crate::{
 impl Store {
     /// Adds the image at `path`: a folder with an OCI image layout, an archive of one, what
     /// `docker save` wrote, or the tarball of a root filesystem, each plain or compressed with gzip
-    /// or zstd. Without `name` it is called as the archive says, or like the file.
+    /// or zstd. Without `name` it is called as the archive says, or like the file, and replaces no
+    /// other image.
     ///
     /// Takes its time with the disk: call it where that is welcome.
     ///
@@ -36,7 +37,7 @@ impl Store {
         if metadata.is_dir() {
             let layout = Layout::open(path)?;
             let found = layout.image().map_err(of_path)?;
-            let name = called(name, found.name.as_deref(), path)?;
+            let name = self.called(name, &found, path)?;
             return self.add(&layout, found, name, &shown).map_err(of_path);
         }
         if !metadata.is_file() {
@@ -48,13 +49,39 @@ impl Store {
         if holds_layout(&tree) {
             let layout = Layout::open(&tree)?;
             let found = layout.image().map_err(of_path)?;
-            let name = called(name, found.name.as_deref(), path)?;
+            let name = self.called(name, &found, path)?;
             return self.add(&layout, found, name, &shown).map_err(of_path);
         }
-        let name = called(name, None, path)?;
+        let name = match name {
+            Some(name) => name,
+            None => {
+                let name = named_as(None, path)?;
+                // The chain id of one layer is its own.
+                self.check_free(&name, &diff_id)?;
+                name
+            }
+        };
         merged::check_shell(std::slice::from_ref(&tree)).map_err(of_path)?;
         self.keep_layer(staged, &diff_id, facts)?;
         self.record_image(name, vec![diff_id], &shown)
+    }
+
+    /// Returns the name of an image: as given, as it was called, or like the file at `path`.
+    fn called(
+        &self,
+        given: Option<ImageName>,
+        found: &Found,
+        path: &Path,
+    ) -> ImageResult<ImageName> {
+        if let Some(name) = given {
+            return Ok(name);
+        }
+        let name = named_as(found.name.as_deref(), path)?;
+        let diff_ids: Vec<_> = found.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        if let Some(digest) = chain(&diff_ids) {
+            self.check_free(&name, &digest)?;
+        }
+        Ok(name)
     }
 
     /// Unpacks an archive that no digest vouches for, and so has to be whole by itself.
@@ -146,11 +173,8 @@ fn holds_layout(tree: &Path) -> bool {
     layout && !["bin", "usr"].iter().any(|name| tree.join(name).symlink_metadata().is_ok())
 }
 
-/// Returns the name of an image: as given, as it was called, or like the file at `path`.
-fn called(given: Option<ImageName>, found: Option<&str>, path: &Path) -> ImageResult<ImageName> {
-    if let Some(name) = given {
-        return Ok(name);
-    }
+/// Returns the name that an image was found under, or one like the file at `path`.
+fn named_as(found: Option<&str>, path: &Path) -> ImageResult<ImageName> {
     // What has neither is a tag alone.
     let found = found.filter(|name| name.contains([':', '/']));
     let found =

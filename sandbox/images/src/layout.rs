@@ -12,12 +12,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags},
+    fs::{Mode, OFlags},
     io::Errno,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{Digest, ImageError, ImageResult, error::refuse, merged::MACHINE};
+use crate::{Digest, ImageError, ImageResult, error::refuse, inside::open_inside, merged::MACHINE};
 
 /// Most bytes of a manifest, an index or a configuration.
 pub(crate) const DOCUMENT_BYTES: u64 = 4 << 20;
@@ -232,9 +232,8 @@ impl Layout {
     /// Opens a file of the layout, whose links lead nowhere else.
     fn file(&self, path: &Path) -> rustix::io::Result<File> {
         // A pipe would have us wait.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve).map(File::from)
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        open_inside(&self.root, path.as_os_str(), flags).map(File::from)
     }
 }
 

@@ -18,6 +18,7 @@ mod error;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod import;
+mod inside;
 mod layout;
 mod merged;
 mod name;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use oci_client::{
-    Client, Reference,
+    Client, Reference, RegistryOperation,
     client::{ClientConfig, ClientProtocol},
     errors::OciDistributionError,
     manifest::OciDescriptor,
@@ -23,7 +23,7 @@ use tokio::{
 use tracing::info;
 
 use crate::{
-    Image, ImageError, ImageName, ImageResult, Store,
+    Digest, Image, ImageError, ImageName, ImageResult, Store,
     error::refuse,
     layout::{self, DOCUMENT_BYTES, Descriptor, Layout, Manifest},
 };
@@ -56,8 +56,12 @@ impl Store {
             .or_else(|e| refuse(format!("`{reference}` is no image reference: {e}")))?;
         let _lock = self.lock()?;
         let staged = self.staged()?;
-        let pull =
-            Pull { client: client(&parsed)?, reference: parsed, staged: staged.path().to_owned() };
+        let pull = Pull {
+            client: client(&parsed)?,
+            http: http(&parsed)?,
+            reference: parsed,
+            staged: staged.path().to_owned(),
+        };
         let manifest = pull.stage(self).await.map_err(|e| e.of(reference))?;
         let (store, source) = (self.clone(), reference.to_owned());
         let import = move || {
@@ -75,6 +79,8 @@ impl Store {
 /// One pull.
 struct Pull {
     client: Client,
+    /// For manifests, which `client` reads whole, however long.
+    http: reqwest::Client,
     reference: Reference,
     staged: PathBuf,
 }
@@ -109,16 +115,51 @@ impl Pull {
     async fn manifest(&self) -> ImageResult<Vec<u8>> {
         let mut reference = self.reference.clone();
         for _ in 0..2 {
-            let auth = &RegistryAuth::Anonymous;
-            let fetched = self.client.pull_manifest_raw(&reference, auth, &ACCEPTED).await;
-            let (bytes, _) = fetched.map_err(|e| self.failed("the manifest", e))?;
-            // By digest, the client has compared them; by tag there is nothing to compare with.
+            let bytes = self.document(&reference).await?;
+            // By tag there is nothing to compare with.
+            if let Some(digest) = reference.digest() {
+                let digest = digest.parse().or_else(|e| refuse(format!("{digest}: {e}")))?;
+                layout::check_digest(&digest, &Digest::of(&bytes))?;
+            }
             match layout::fitting_manifest(&bytes)? {
                 Some(digest) => reference = reference.clone_with_digest(digest.to_string()),
-                None => return Ok(bytes.to_vec()),
+                None => return Ok(bytes),
             }
         }
         refuse("an index in an index")
+    }
+
+    /// Fetches a manifest or an index.
+    async fn document(&self, reference: &Reference) -> ImageResult<Vec<u8>> {
+        let failed = |e| self.failed("the manifest", e);
+        let (auth, operation) = (&RegistryAuth::Anonymous, RegistryOperation::Pull);
+        let token = self.client.auth(reference, auth, operation).await.map_err(failed)?;
+        let registry = reference.resolve_registry();
+        let url = format!(
+            "{}://{registry}/v2/{}/manifests/{}",
+            if is_local(registry) { "http" } else { "https" },
+            reference.repository(),
+            reference.digest().or(reference.tag()).unwrap_or("latest"),
+        );
+        let mut request = self.http.get(&url).header("accept", ACCEPTED.join(", "));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let mut answer = request.send().await.map_err(|e| failed(e.into()))?;
+        let status = answer.status();
+        if status != reqwest::StatusCode::OK {
+            let message = status.canonical_reason().unwrap_or_default().to_owned();
+            let code = status.as_u16();
+            return Err(failed(OciDistributionError::ServerError { code, url, message }));
+        }
+        let mut bytes = Vec::new();
+        while let Some(more) = answer.chunk().await.map_err(|e| failed(e.into()))? {
+            if (bytes.len() + more.len()) as u64 > DOCUMENT_BYTES {
+                return refuse(format!("a manifest of more than {} MiB", DOCUMENT_BYTES >> 20));
+            }
+            bytes.extend_from_slice(&more);
+        }
+        Ok(bytes)
     }
 
     /// Fetches a blob, unless it is there. The client compares the digest.
@@ -154,10 +195,20 @@ impl Pull {
     }
 }
 
-fn client(reference: &Reference) -> ImageResult<Client> {
-    // Several may be linked in; this one is ours.
+/// Several libraries of cryptography may be linked in; this one is ours.
+fn choose_provider() {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
+
+fn http(reference: &Reference) -> ImageResult<reqwest::Client> {
+    choose_provider();
+    let client = reqwest::Client::builder().connect_timeout(SILENCE).read_timeout(SILENCE).build();
+    client.or_else(|e| refuse(format!("no client for {}: {e}", reference.resolve_registry())))
+}
+
+fn client(reference: &Reference) -> ImageResult<Client> {
+    choose_provider();
     let registry = reference.resolve_registry();
     let protocol = if is_local(registry) {
         ClientProtocol::HttpsExcept(vec![registry.to_owned()])

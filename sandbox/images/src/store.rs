@@ -10,7 +10,7 @@
 use std::{
     collections::HashSet,
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::{NamedTempFile, TempDir};
 use tracing::{info, warn};
 
-use crate::{Digest, ImageError, ImageName, ImageResult};
+use crate::{Digest, ImageError, ImageName, ImageResult, error::refuse};
 
 /// An image of the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,7 @@ pub struct StoreLock(#[expect(dead_code, reason = "an open file is the lock")] f
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
     /// Layers that no image has any more and that are gone; `None` while others use the store, who
-    /// may use these, too. A later removal takes them.
+    /// may use these, too, and while a record can't be read. A later removal takes them.
     pub layers: Option<usize>,
 }
 
@@ -111,36 +111,65 @@ impl Store {
     ///
     /// [`ImageError::Io`] when the store can't be read.
     pub fn list(&self) -> ImageResult<Vec<Image>> {
+        Ok(self.records()?.0)
+    }
+
+    /// Returns all images, by name, and how many records can't be read: what they hold is unknown.
+    fn records(&self) -> ImageResult<(Vec<Image>, usize)> {
         let names = self.names();
         let entries = match fs::read_dir(&names) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
             Err(e) => return Err(ImageError::io("read", names)(e)),
         };
-        let mut images = Vec::new();
+        let (mut images, mut unreadable) = (Vec::new(), 0);
         for entry in entries {
             let path = entry.map_err(ImageError::io("read", &names))?.path();
-            match self.record(&path) {
-                Ok(image) => images.push(image),
-                Err(why) => {
-                    let path = path.display();
-                    warn!(%path, why, "an image can't be used; remove the file or import it again");
+            let why = match self.record(&path) {
+                Ok(Ok(image)) => {
+                    images.push(image);
+                    continue;
                 }
-            }
+                Ok(Err(why)) => why,
+                // It was removed meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => {
+                    unreadable += 1;
+                    e.to_string()
+                }
+            };
+            let path = path.display();
+            warn!(%path, why, "an image can't be used; remove the file or import it again");
         }
         images.sort_by(|a: &Image, b| a.name.cmp(&b.name));
-        Ok(images)
+        Ok((images, unreadable))
     }
 
-    fn record(&self, path: &Path) -> Result<Image, String> {
-        let text = fs::read(path).map_err(|e| e.to_string())?;
-        let image: Image = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    /// Reads the record of an image, or says why it is no use.
+    fn record(&self, path: &Path) -> io::Result<Result<Image, String>> {
+        let image: Image = match serde_json::from_slice(&fs::read(path)?) {
+            Ok(image) => image,
+            Err(e) => return Ok(Err(e.to_string())),
+        };
         if path.file_name() != Some(image.name.file_name().as_ref()) {
-            return Err(format!("it names `{}`", image.name));
+            return Ok(Err(format!("it names `{}`", image.name)));
         }
-        match image.layers.iter().find(|layer| !self.layer(layer).is_dir()) {
+        Ok(match image.layers.iter().find(|layer| !self.layer(layer).is_dir()) {
             Some(gone) => Err(format!("layer {gone} is gone")),
             None => Ok(image),
+        })
+    }
+
+    /// Refuses a name that nobody asked for where another image has it.
+    pub(crate) fn check_free(&self, name: &ImageName, digest: &Digest) -> ImageResult<()> {
+        let path = self.names().join(name.file_name());
+        match self.record(&path) {
+            Ok(Ok(other)) if other.digest != *digest => refuse(format!(
+                "there is another image `{name}`; replace it with --name {name}, or choose a name"
+            )),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ImageError::io("read", path)(e)),
+            // The same, or one that is no use.
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -165,7 +194,7 @@ impl Store {
         let path = self.names().join(name.file_name());
         match fs::remove_file(&path) {
             Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let known: Vec<_> = self.list()?.iter().map(|one| one.name.to_string()).collect();
                 return Err(ImageError::Unknown { name: name.clone(), known: known.join(", ") });
             }
@@ -175,7 +204,11 @@ impl Store {
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(Removed { layers: None });
         }
-        let used: HashSet<_> = self.list()?.into_iter().flat_map(|image| image.layers).collect();
+        let (images, unreadable) = self.records()?;
+        if unreadable > 0 {
+            return Ok(Removed { layers: None });
+        }
+        let used: HashSet<_> = images.into_iter().flat_map(|image| image.layers).collect();
         let used: HashSet<_> = used.iter().map(Digest::hex).collect();
         let layers = self.root.join("layers");
         let mut removed = 0;

@@ -23,7 +23,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags},
     io::Errno,
 };
 use tar::{Entry, EntryType};
@@ -31,6 +31,7 @@ use tar::{Entry, EntryType};
 use crate::{
     ImageError, ImageResult, Limits,
     entry::{is_sparse, owner, plain, shown, split, target},
+    inside::open_inside,
     stream::{Meter, Metered},
 };
 
@@ -38,6 +39,8 @@ use crate::{
 const HEADER_BYTES: u64 = 1 << 20;
 /// Most bytes after the end of an archive: it is filled up with zeros to a full block.
 const TRAILER_BYTES: u64 = 16 << 20;
+/// Most bytes of the names that a layer hides, which are kept until its end.
+const HIDDEN_BYTES: usize = 16 << 20;
 /// Folders that every sandbox has of its own.
 const LEFT_OUT: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
 /// What marks a directory that hides those of lower layers; see overlayfs's `userxattr`.
@@ -61,6 +64,7 @@ pub(crate) fn unpack(archive: impl Read, into: &Path, budget: &mut Limits) -> Im
         last: None,
         whiteouts: Vec::new(),
         opaque: HashSet::new(),
+        hidden_bytes: HIDDEN_BYTES,
     };
     let meter = Meter::new(HEADER_BYTES);
     let mut archive = tar::Archive::new(Metered { from: archive, meter: meter.clone() });
@@ -98,6 +102,8 @@ struct Tree<'a> {
     whiteouts: Vec<(Vec<u8>, Vec<u8>)>,
     /// Folders that show nothing of lower layers.
     opaque: HashSet<Vec<u8>>,
+    /// What the names of both may still take.
+    hidden_bytes: usize,
 }
 
 impl Tree<'_> {
@@ -271,10 +277,8 @@ impl Tree<'_> {
 
     /// Opens a directory of the layer, through links where there are any.
     fn existing(&self, folder: &[u8]) -> rustix::io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let path = if folder.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(folder) };
-        rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
+        open_inside(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
     /// Opens a directory of the layer; makes it and those above it where they are not there.
@@ -317,6 +321,11 @@ impl Tree<'_> {
 
     /// Remembers what the layer hides: `hidden` is what follows `.wh.` in a name.
     fn hide(&mut self, folder: &[u8], hidden: &[u8]) -> Result<(), Trouble> {
+        let bytes = size_of::<(Vec<u8>, Vec<u8>)>() + folder.len() + hidden.len();
+        match self.hidden_bytes.checked_sub(bytes) {
+            Some(left) => self.hidden_bytes = left,
+            None => return wrong("hides more than a layer may"),
+        }
         match hidden {
             b".wh..opq" if folder.is_empty() => return wrong("hides all layers below its own"),
             b".wh..opq" => {
@@ -366,9 +375,20 @@ impl Tree<'_> {
     }
 
     fn trouble(&self, name: &[u8], errno: Errno) -> ImageError {
-        let ours = [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::PERM, Errno::ACCESS, Errno::ROFS];
-        let ours =
-            ours.contains(&errno) || [Errno::NOTSUP, Errno::MFILE, Errno::NFILE].contains(&errno);
+        let ours = matches!(
+            errno,
+            Errno::NOSPC
+                | Errno::DQUOT
+                | Errno::IO
+                | Errno::PERM
+                | Errno::ACCESS
+                | Errno::ROFS
+                | Errno::NOTSUP
+                | Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOMEM
+                | Errno::AGAIN
+        );
         if ours {
             ImageError::io("write", self.into.join(OsStr::from_bytes(name)))(errno.into())
         } else {

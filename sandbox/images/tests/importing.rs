@@ -322,6 +322,53 @@ fn layers_are_shared_and_go_with_the_last_image() {
 }
 
 #[test]
+fn a_record_that_cannot_be_read_keeps_its_layers() {
+    let place = Place::new();
+    let tar = |content| Layer::with_shell().file("x", 0o644, content).tar();
+    let one = place.store.import(&place.file("one.tar", &tar(b"1")), None).unwrap();
+    let two = place.store.import(&place.file("two.tar", &tar(b"2")), None).unwrap();
+    // As a disk that fails: nobody reads a folder, root neither.
+    let (record, aside) = (place.path("cache/images/names/one.json"), place.path("aside"));
+    fs::rename(&record, &aside).unwrap();
+    fs::create_dir(&record).unwrap();
+    assert_eq!(place.store.remove(&two.name).unwrap().layers, None);
+    fs::remove_dir(&record).unwrap();
+    fs::rename(&aside, &record).unwrap();
+    assert!(place.store.paths(&one)[0].is_dir());
+    assert_eq!(place.store.remove(&one.name).unwrap().layers, Some(2));
+    assert!(place.holdings().is_empty(), "{:?}", place.holdings());
+}
+
+#[test]
+fn a_name_that_nobody_gave_replaces_no_image() {
+    let place = Place::new();
+    let tar = |content| Layer::with_shell().file("x", 0o644, content).tar();
+    let layout = |folder: &str, content| {
+        let path = place.path(folder);
+        fs::create_dir_all(&path).unwrap();
+        Layout::of(&[tar(content)]).write(&path.join("app"));
+        path.join("app")
+    };
+    let (old, new) = (layout("old", b"1"), layout("new", b"2"));
+    let tarball = |folder: &str, content| place.file(&format!("{folder}/app.tar"), &tar(content));
+    let (old_tar, new_tar) = (tarball("old", b"1"), tarball("new", b"2"));
+    let first = place.store.import(&old, None).unwrap();
+    assert_eq!(first.name.as_str(), "app");
+    let before = place.holdings();
+    for path in [&new, &new_tar] {
+        let refused = place.store.import(path, None).unwrap_err().to_string();
+        assert!(refused.contains("there is another image `app`"), "{refused}");
+        assert_eq!(place.holdings(), before);
+    }
+    for path in [&old, &old_tar] {
+        assert_eq!(place.store.import(path, None).unwrap().digest, first.digest);
+    }
+    let replaced = place.store.import(&new, Some(name("app"))).unwrap();
+    assert_ne!(replaced.digest, first.digest);
+    assert_eq!(place.store.list().unwrap(), [replaced]);
+}
+
+#[test]
 fn what_a_crash_left_is_no_layer_and_goes() {
     let place = Place::new();
     let layer = Layer::with_shell().tar();

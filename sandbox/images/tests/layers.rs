@@ -292,3 +292,17 @@ fn holds_to_limits() {
         assert!(place.holdings().is_empty(), "{name}");
     }
 }
+
+#[test]
+fn a_layer_hides_only_so_much() {
+    let place = Place::new();
+    // Names are kept in memory until the end of the layer.
+    let name = |number: usize| format!("bin/.wh.{number:090}");
+    let hiding = |names: usize| {
+        let add = |layer: Layer, number| layer.file(&name(number), 0o644, b"");
+        (0..names).fold(Layer::with_shell(), add).tar()
+    };
+    place.import(&[hiding(1_000)]).unwrap();
+    let refused = place.import(&[hiding(120_000)]).unwrap_err().to_string();
+    assert!(refused.contains("hides more than a layer may"), "{refused}");
+}

@@ -4,7 +4,7 @@ mod common;
 
 use std::{
     fs,
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -74,6 +74,40 @@ fn docker(arguments: &[&str]) -> bool {
     let mut docker = Command::new("docker");
     docker.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     docker.status().is_ok_and(|status| status.success())
+}
+
+/// A registry may send any manifest, also one without an end.
+#[tokio::test]
+async fn a_manifest_without_an_end_is_refused() {
+    const FAR_TOO_MUCH: usize = 256 << 20;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = socket.local_addr().unwrap().to_string();
+    let serve = move || {
+        let mut sent = 0;
+        for stream in socket.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let is_manifest = line.contains("/manifests/");
+            let length = if is_manifest { FAR_TOO_MUCH } else { 0 };
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            while sent < length && stream.write_all(&[b' '; 1 << 16]).is_ok() {
+                sent += 1 << 16;
+            }
+            if is_manifest {
+                break;
+            }
+        }
+        sent
+    };
+    let registry = tokio::task::spawn_blocking(serve);
+    let place = Place::new();
+    let refused = place.store.pull(&format!("{host}/app:1"), None).await.unwrap_err();
+    assert!(refused.to_string().contains("a manifest of more than 4 MiB"), "{refused}");
+    assert!(registry.await.unwrap() < FAR_TOO_MUCH);
+    assert!(place.holdings().is_empty(), "{:?}", place.holdings());
 }
 
 #[tokio::test]

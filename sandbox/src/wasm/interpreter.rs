@@ -181,7 +181,7 @@ impl Interpreter {
 
     /// Starts an interpreter and has it stop where it can be copied.
     fn take(&self, key: &Key) -> Result<Snapshot, String> {
-        let mut fs = Fs::new(LIMITS.disk_bytes, LIMITS.inodes);
+        let mut fs = Fs::new(LIMITS.disk_bytes, LIMITS.inodes, self.compiler.share());
         for (path, content) in &key.programs {
             let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
             let folder = fs.place_dir(folder.as_os_str().as_encoded_bytes(), false);
@@ -189,7 +189,7 @@ impl Interpreter {
             fs.place_file(folder, name.as_encoded_bytes(), content, false);
         }
         let outputs = (0..2).map(|_| Collector::head_and_tail(LIMITS.output_bytes)).collect();
-        let mut host = Host::new(fs, LIMITS.memory_bytes, outputs);
+        let mut host = Host::new(fs, LIMITS.memory_bytes, self.compiler.share(), outputs);
         host.stdio(Arc::default());
         open_root(&mut host);
         host.arguments = key.options.iter().map(|option| option.clone().into_bytes()).collect();
@@ -255,7 +255,8 @@ impl Snapshot {
 
     /// Makes an instance that is where the snapshot was taken.
     fn copy(&self) -> wasmtime::Result<Waiting> {
-        let host = Host::new(Fs::new(0, 0), LIMITS.memory_bytes, Vec::new());
+        let share = || self.compiler.share();
+        let host = Host::new(Fs::new(0, 0, share()), LIMITS.memory_bytes, share(), Vec::new());
         let mut store = self.compiler.store(host)?;
         let instance = self.pre.instantiate(&mut store)?;
         let exports = Exports::of(&instance, &mut store).map_err(wasmtime::Error::msg)?;

@@ -18,7 +18,7 @@ use wasmtime::{InstancePre, Store, Trap};
 
 use super::{
     Inner, NAME,
-    engine::STACK,
+    engine::{STACK, is_host_error},
     interpreter::{Interpreter, environment},
     tree,
     wasi::{Errno, FUEL, Host, Object, Stop, Watch, preopened},
@@ -27,7 +27,7 @@ use crate::{
     BackendError, BackendResult, ChannelEnd, Command, Execution, Isolation, LimitKind, Sandbox,
     SandboxId, SandboxSpec, Start, Termination, Usage,
     collect::Collector,
-    modules::{Provided, Scan},
+    modules::{Held, Provided, Scan},
     proc,
 };
 
@@ -100,8 +100,9 @@ impl Run<'_> {
         let began = Instant::now();
         let _ticking = self.inner.compiler.tick();
         let mut host = Host::new(
-            tree::build(self.spec)?,
+            tree::build(self.spec, self.inner.compiler.share())?,
             self.spec.limits.memory_bytes,
+            self.inner.compiler.share(),
             outputs(&command, self.spec.limits.output_bytes),
         );
         host.stdio(Arc::clone(&command.stdin));
@@ -110,7 +111,8 @@ impl Run<'_> {
         connect(&mut host, &mut command)?;
         let waiting = match &program {
             Program::Interpreter(interpreter) => {
-                match interpreter.waiting(&command, |held| self.clash(held)) {
+                let provided = self.provided()?;
+                match interpreter.waiting(&command, |held| clash(&provided, held)) {
                     Ok(waiting) => {
                         start = Start::Warm;
                         Some(waiting)
@@ -134,6 +136,7 @@ impl Run<'_> {
             (_, Some(mut waiting)) => {
                 // What there is of a memory was made before this run.
                 host.memory = Some(waiting.memory);
+                std::mem::swap(&mut host.share, &mut waiting.store.data_mut().share);
                 host.peak_memory_bytes = waiting.memory.data_size(&waiting.store) as u64;
                 let fits = host.peak_memory_bytes <= self.spec.limits.memory_bytes;
                 *waiting.store.data_mut() = host;
@@ -151,11 +154,9 @@ impl Run<'_> {
             (Program::Module(module), None) => self.cold(&module, host, &command, false)?,
         };
         let mut ended = ended;
-        if let Some(source) = ended.store.data_mut().fs.host_failed.take() {
-            return Err(BackendError::Io {
-                what: "read a file of the work tree".to_owned(),
-                source,
-            });
+        let host = ended.store.data_mut();
+        if let Some(error) = host.failed.take().or_else(|| host.fs.host_failed.take()) {
+            return Err(error);
         }
         Ok(ended.execution(began, &self.spec.limits, start))
     }
@@ -177,9 +178,7 @@ impl Run<'_> {
         // A module's own start function is the program's, too.
         let instance = match pre.instantiate(&mut store) {
             Ok(instance) => instance,
-            Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
-                return Err(failed(error));
-            }
+            Err(error) if is_host_error(&error) => return Err(failed(error)),
             // Nothing is wrong with our own: memory that can't be had is the host's.
             Err(error) if ours && !error.is::<Stop>() && !error.is::<wasmtime::Trap>() => {
                 return Err(failed(error));
@@ -220,17 +219,20 @@ impl Run<'_> {
             }
             Err(_) => return Ok(Program::None(127, format!("{name}: no such file\n"))),
         };
-        Ok(match self.inner.module(&wasm) {
+        Ok(match self.inner.module(&wasm, &self.cancelled)? {
             Ok(module) => Program::Module(module),
             Err(why) => Program::None(126, format!("{name}: {why}\n")),
         })
     }
 
-    /// Returns a module of the work tree that one of the interpreter's would stand in for.
-    fn clash(&self, held: &crate::modules::Held) -> Option<String> {
-        let scans: Vec<Scan> = self.spec.layers.iter().filter_map(|l| Scan::of(l).ok()).collect();
-        let provided = Provided::by(scans.iter());
-        provided.clash(held).map(|name| name.to_string_lossy().into_owned())
+    /// Returns the modules that the work tree has.
+    fn provided(&self) -> BackendResult<Provided> {
+        let scans: io::Result<Vec<Scan>> = self.spec.layers.iter().map(Scan::of).collect();
+        let scans = scans.map_err(|source| BackendError::Io {
+            what: "look through a layer for modules".into(),
+            source,
+        })?;
+        Ok(Provided::by(scans.iter()))
     }
 
     fn cwd(&self, command: &Command) -> String {
@@ -256,6 +258,11 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Returns a module of the work tree that one of the interpreter's would stand in for.
+fn clash(provided: &Provided, held: &Held) -> Option<String> {
+    provided.clash(held).map(|name| name.to_string_lossy().into_owned())
 }
 
 /// Returns the first folder of an absolute path.
@@ -363,7 +370,7 @@ fn termination(error: &wasmtime::Error, host: &mut Host) -> Termination {
             Stop::Exit(status) => Termination::Exited(*status),
             Stop::Limit(kind) => Termination::Limit(*kind),
             // A program that is no interpreter can't ask for one.
-            Stop::Cancelled | Stop::Snapshot => Termination::Signaled(libc::SIGKILL),
+            Stop::Cancelled | Stop::Snapshot | Stop::Void => Termination::Signaled(libc::SIGKILL),
         };
     }
     host.say(&format!("wasm: {}\n", error.root_cause()));

@@ -7,12 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::fs::{Content, Fs};
+use super::{
+    fs::{Content, Fs},
+    memory::Share,
+};
 use crate::{BackendError, BackendResult, FileEntry, Layer, SandboxSpec};
 
 /// Returns everything that a sandbox holds. The work tree and `/tmp` can be written to, the rest can't.
-pub(super) fn build(spec: &SandboxSpec) -> BackendResult<Fs> {
-    let mut tree = Fs::new(spec.limits.disk_bytes, spec.limits.inodes);
+pub(super) fn build(spec: &SandboxSpec, memory: Share) -> BackendResult<Fs> {
+    let mut tree = Fs::new(spec.limits.disk_bytes, spec.limits.inodes, memory);
     tree.place_dir(b"/tmp", true);
     for (path, content) in spec.trusted.iter() {
         let (folder, name) = split(path);

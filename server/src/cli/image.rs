@@ -119,7 +119,7 @@ impl fmt::Display for Line {
 #[derive(Serialize)]
 struct Gone {
     name: ImageName,
-    /// Layers that are gone from the disk, if nobody uses the store.
+    /// Layers that are gone from the disk, if nobody else may have them.
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<usize>,
 }
@@ -130,7 +130,8 @@ impl fmt::Display for Gone {
             Some(layers) => write!(f, "removed {} and {layers} of its layers", self.name),
             None => write!(
                 f,
-                "removed {}; a running service may use its layers, which the next `rm` takes",
+                "removed {}; its layers stay until the next `rm`, as a running service or an image \
+                 that can't be read may have them",
                 self.name
             ),
         }

@@ -3,7 +3,7 @@
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
 use super::{Body, Content, Fs, FsResult, NodeId};
-use crate::wasm::wasi::Errno;
+use crate::{BackendError, wasm::wasi::Errno};
 
 impl Fs {
     /// Notes that a descriptor holds a node.
@@ -20,9 +20,13 @@ impl Fs {
         Ok(())
     }
 
-    fn host_error(&self, e: io::Error) -> Errno {
+    fn host_error(&self, source: io::Error) -> Errno {
+        self.void(unreadable(source))
+    }
+
+    fn void(&self, error: BackendError) -> Errno {
         // The first is the reason; the run is void in any case.
-        let _ = self.host_failed.set(e);
+        let _ = self.host_failed.set(error);
         Errno::Io
     }
 
@@ -48,6 +52,7 @@ impl Fs {
         let gone = std::mem::replace(&mut node.body, Body::Symlink(Vec::new()));
         if let Body::File(Content::Own(bytes)) = gone {
             self.bytes_left += bytes.len() as u64;
+            self.memory.shrink(bytes.len() as u64);
         }
         self.vacant.push(id);
     }
@@ -86,7 +91,12 @@ impl Fs {
             Content::Own(bytes) => bytes.len() as u64,
             _ => 0,
         };
-        self.bytes_left = (self.bytes_left + had).checked_sub(size).ok_or(Errno::Nospc)?;
+        let bytes_left = (self.bytes_left + had).checked_sub(size).ok_or(Errno::Nospc)?;
+        match size.checked_sub(had) {
+            Some(more) => self.memory.grow(more).map_err(|error| self.void(error))?,
+            None => self.memory.shrink(had - size),
+        }
+        self.bytes_left = bytes_left;
         let node = &mut self.nodes[id.0];
         node.modified_ns = now_ns;
         let Body::File(content) = &mut node.body else { return Err(Errno::Isdir) };
@@ -101,8 +111,8 @@ impl Fs {
                 let keep = usize::try_from(*had).unwrap_or(usize::MAX).min(length);
                 let mut bytes = vec![0; keep];
                 let file = file.as_ref().ok_or(Errno::Io)?;
-                if let Err(e) = read_full(file, 0, &mut bytes) {
-                    let _ = self.host_failed.set(e);
+                if let Err(source) = read_full(file, 0, &mut bytes) {
+                    let _ = self.host_failed.set(unreadable(source));
                     return Err(Errno::Io);
                 }
                 *content = Content::Own(bytes);
@@ -201,6 +211,10 @@ impl Fs {
         bytes.truncate(read?);
         Ok(bytes)
     }
+}
+
+fn unreadable(source: io::Error) -> BackendError {
+    BackendError::Io { what: "read a file of the work tree".into(), source }
 }
 
 fn read_full(file: &File, at: u64, buffer: &mut [u8]) -> io::Result<usize> {

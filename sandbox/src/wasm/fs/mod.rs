@@ -12,12 +12,12 @@ mod tests;
 use std::{
     collections::BTreeMap,
     fs::File,
-    io,
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
-use super::wasi::Errno;
+use super::{memory::Share, wasi::Errno};
+use crate::BackendError;
 
 /// Most links that one path may go through.
 const MAX_LINKS: u32 = 40;
@@ -96,8 +96,10 @@ pub(in crate::wasm) struct Fs {
     vacant: Vec<NodeId>,
     bytes_left: u64,
     inodes_left: u64,
-    /// What of ours failed while a program read a file of the host's: no result of it counts.
-    pub(in crate::wasm) host_failed: OnceLock<io::Error>,
+    /// The memory that the sandbox's own files take.
+    memory: Share,
+    /// What of ours failed while a program used a file: no result of it counts.
+    pub(in crate::wasm) host_failed: OnceLock<BackendError>,
 }
 
 impl Fs {
@@ -105,10 +107,15 @@ impl Fs {
     pub(in crate::wasm) const ROOT: NodeId = NodeId(0);
 
     /// Makes an empty tree into which so many bytes and files may be written.
-    pub(in crate::wasm) fn new(bytes: u64, inodes: u64) -> Self {
-        let (nodes, vacant) = (Vec::new(), Vec::new());
-        let host_failed = OnceLock::new();
-        let mut fs = Self { nodes, vacant, bytes_left: bytes, inodes_left: inodes, host_failed };
+    pub(in crate::wasm) fn new(bytes: u64, inodes: u64, memory: Share) -> Self {
+        let mut fs = Self {
+            nodes: Vec::new(),
+            vacant: Vec::new(),
+            bytes_left: bytes,
+            inodes_left: inodes,
+            memory,
+            host_failed: OnceLock::new(),
+        };
         fs.push(Body::Dir { entries: BTreeMap::new(), parent: Self::ROOT }, false);
         fs.nodes[0].links = 1;
         fs

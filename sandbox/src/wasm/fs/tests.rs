@@ -1,7 +1,7 @@
-use super::*;
+use super::{super::memory::Budget, *};
 
 fn fs() -> Fs {
-    let mut fs = Fs::new(100, 5);
+    let mut fs = Fs::new(100, 5, Budget::new(100).share());
     let work = fs.place_dir(b"/work", true);
     fs.place_file(work, b"layer", Content::Shared(b"shared"[..].into()), true);
     let assay = fs.place_dir(b"/assay", false);
@@ -92,4 +92,26 @@ fn a_folder_never_becomes_its_own_parent() {
     fs.rename(&from, &to, 0).unwrap();
     assert!(fs.lookup(Fs::ROOT, b"work/moved/b", true).is_ok());
     assert_eq!(fs.lookup(Fs::ROOT, b"work/moved/b/../../a", true), Err(Errno::Noent));
+}
+
+#[test]
+fn files_take_memory_of_all_runs() {
+    let budget = Budget::new(50);
+    let tree = || {
+        let mut fs = Fs::new(100, 5, budget.share());
+        fs.place_dir(b"/work", true);
+        let file = make(&mut fs, "work/file").unwrap();
+        (fs, file)
+    };
+    let (mut one, file) = tree();
+    assert_eq!(one.write(file, 0, &[1; 40], 0), Ok(40));
+    let (mut other, others) = tree();
+    assert_eq!(other.write(others, 0, &[1; 20], 0), Err(Errno::Io));
+    assert!(other.host_failed.get().is_some());
+    one.resize(file, 10, 0).unwrap();
+    assert_eq!(other.write(others, 0, &[1; 20], 0), Ok(20));
+    drop((one, other));
+    let (mut next, file) = tree();
+    assert_eq!(next.write(file, 0, &[1; 60], 0), Err(Errno::Io));
+    assert_eq!(next.write(file, 0, &[1; 50], 0), Ok(50));
 }

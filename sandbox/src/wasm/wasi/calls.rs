@@ -293,14 +293,14 @@ impl Call<'_> {
         }
     }
 
-    fn is_ready(&self, fd: u32, flags: PollFlags, most: Duration) -> Result<bool, Errno> {
+    fn is_ready(&self, fd: u32, flags: PollFlags, most: Duration) -> Result<bool, Fail> {
         let descriptor = self.host.descriptors.get(fd)?;
         let Object::Stream(stream) = &descriptor.object else { return Ok(true) };
         let timeout = Timespec::try_from(most).ok();
         match poll(&mut [PollFd::new(stream, flags)], timeout.as_ref()) {
             Ok(ready) => Ok(ready > 0),
             Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(_) => Err(Errno::Io),
+            Err(errno) => Err(self.host.channel_failed(errno).into()),
         }
     }
 
@@ -330,23 +330,24 @@ impl Call<'_> {
                         match call.is_ready(fd, flags, most.take().unwrap_or_default()) {
                             Ok(true) => 0,
                             Ok(false) => continue,
-                            Err(errno) => errno as u16,
+                            Err(Fail::Errno(errno)) => errno as u16,
+                            Err(Fail::Stop(stop)) => return Err(stop),
                         }
                     }
                     Waits::Unknown => Errno::Inval as u16,
                 };
                 ready.push(one.event(errno));
             }
-            ready
+            Ok(ready)
         };
         let waits = asked.iter().any(|one| matches!(one.kind, Waits::Stream { .. }));
-        let mut ready = if waits { events_of(self, None, Duration::ZERO) } else { Vec::new() };
+        let mut ready = if waits { events_of(self, None, Duration::ZERO)? } else { Vec::new() };
         while ready.is_empty() {
             self.host.check()?;
             let left = sleep.map(|ns| Duration::from_nanos(ns).saturating_sub(waited));
             if !waits || left.is_some_and(|left| left.is_zero()) {
                 let slept = sleep.unwrap_or(0);
-                ready = events_of(self, Some(slept), Duration::ZERO);
+                ready = events_of(self, Some(slept), Duration::ZERO)?;
                 if let Some(watch) = &mut self.host.watch {
                     watch.sleep(Duration::from_nanos(slept).saturating_sub(waited))?;
                 }
@@ -354,7 +355,7 @@ impl Call<'_> {
             }
             let piece = left.unwrap_or(WAIT).min(WAIT);
             let started = std::time::Instant::now();
-            ready = events_of(self, None, piece);
+            ready = events_of(self, None, piece)?;
             waited += started.elapsed();
         }
         self.guest.write(events, &ready.concat())?;

@@ -13,9 +13,9 @@ mod paths;
 mod transfer;
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -30,8 +30,8 @@ pub(super) use self::{
     errno::Errno,
     fds::preopened,
 };
-use super::fs::Fs;
-use crate::{LimitKind, Limits, collect::Collector};
+use super::{fs::Fs, memory::Share};
+use crate::{BackendError, LimitKind, Limits, collect::Collector};
 
 /// The time that every run starts at, in seconds since 1970: that of its first instruction.
 const STARTED_S: u64 = 1_735_689_600;
@@ -59,6 +59,8 @@ pub(super) enum Stop {
     Cancelled,
     /// It stands where its snapshot is to be taken.
     Snapshot,
+    /// The host failed it: no result of it counts.
+    Void,
 }
 
 impl fmt::Display for Stop {
@@ -152,6 +154,10 @@ pub(super) struct Host {
     pub(super) memory: Option<Memory>,
     pub(super) memory_bytes: u64,
     pub(super) peak_memory_bytes: u64,
+    /// What its memory takes of that for all programs.
+    pub(super) share: Share,
+    /// Why the host failed it.
+    pub(super) failed: OnceLock<BackendError>,
     /// `None` before it runs.
     pub(super) watch: Option<Watch>,
     /// Whether the program is to be stopped at the first look at a clock after its first output.
@@ -162,7 +168,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(fs: Fs, memory_bytes: u64, outputs: Vec<Collector>) -> Self {
+    pub(super) fn new(fs: Fs, memory_bytes: u64, share: Share, outputs: Vec<Collector>) -> Self {
         Self {
             fs,
             descriptors: Descriptors::default(),
@@ -172,6 +178,8 @@ impl Host {
             memory: None,
             memory_bytes,
             peak_memory_bytes: 0,
+            share,
+            failed: OnceLock::new(),
             watch: None,
             to_snapshot: false,
             fuel: FUEL,
@@ -191,6 +199,17 @@ impl Host {
         if let Some(stderr) = self.outputs.get_mut(1) {
             stderr.push(text.as_bytes());
         }
+    }
+
+    /// Ends the program because of what the host can't do.
+    fn void(&self, error: BackendError) -> Stop {
+        let _ = self.failed.set(error);
+        Stop::Void
+    }
+
+    /// The same for one of its channels.
+    fn channel_failed(&self, errno: rustix::io::Errno) -> Stop {
+        self.void(BackendError::Io { what: "use a channel".into(), source: errno.into() })
     }
 
     /// Says whether the program may go on.
@@ -218,10 +237,15 @@ impl Host {
     }
 }
 
+fn grow_failed(error: &wasmtime::Error) -> BackendError {
+    let source = io::Error::other(format!("{error:#}"));
+    BackendError::Io { what: "give a program memory".into(), source }
+}
+
 impl ResourceLimiter for Host {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
@@ -232,8 +256,19 @@ impl ResourceLimiter for Host {
         if desired as u64 > self.memory_bytes {
             return Err(Stop::Limit(LimitKind::Memory).into());
         }
+        let more = desired.saturating_sub(current) as u64;
+        self.share.grow(more).map_err(|error| self.void(error))?;
         self.peak_memory_bytes = self.peak_memory_bytes.max(desired as u64);
         Ok(true)
+    }
+
+    // What the program may not have was refused before.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(self.void(grow_failed(&error)).into())
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(self.void(grow_failed(&error)).into())
     }
 
     fn table_growing(
@@ -243,5 +278,38 @@ impl ResourceLimiter for Host {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         Ok(maximum.is_none_or(|maximum| desired <= maximum) && desired <= super::engine::TABLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::memory::Budget, *};
+
+    #[test]
+    fn what_the_host_refuses_is_no_limit_of_the_programs() {
+        let budget = Budget::new(1 << 20);
+        let host = || {
+            let fs = Fs::new(0, 0, budget.share());
+            Host::new(fs, 4 << 20, budget.share(), Vec::new())
+        };
+        let stop = |result: wasmtime::Result<bool>| result.unwrap_err().downcast::<Stop>().unwrap();
+        let mut first = host();
+        assert!(first.memory_growing(0, 1 << 20, None).unwrap());
+        assert_eq!(
+            stop(first.memory_growing(1 << 20, 5 << 20, None)),
+            Stop::Limit(LimitKind::Memory)
+        );
+        assert!(first.failed.get().is_none());
+        // Another run has all there is.
+        let mut second = host();
+        assert_eq!(stop(second.memory_growing(0, 1 << 16, None)), Stop::Void);
+        assert!(second.failed.get().is_some());
+        drop(first);
+        let mut third = host();
+        assert!(third.memory_growing(0, 1 << 16, None).unwrap());
+        // As wasmtime tells of a kernel that gives no page.
+        let failed = wasmtime::Error::from(io::Error::from(io::ErrorKind::OutOfMemory));
+        assert_eq!(stop(third.memory_grow_failed(failed).map(|()| true)), Stop::Void);
+        assert!(third.failed.get().is_some());
     }
 }

@@ -86,7 +86,9 @@ impl Call<'_> {
                 Err(rustix::io::Errno::AGAIN) => return Err(Errno::Again.into()),
                 // The other side is gone.
                 Err(rustix::io::Errno::CONNRESET) => return Ok(0),
-                Err(_) => return Err(Errno::Io.into()),
+                // A pipe has one direction.
+                Err(rustix::io::Errno::BADF) => return Err(Errno::Badf.into()),
+                Err(errno) => return Err(self.host.channel_failed(errno).into()),
             }
         }
     }
@@ -175,7 +177,8 @@ impl Call<'_> {
                 Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
                     return Err(Errno::Pipe.into());
                 }
-                Err(_) => return Err(Errno::Io.into()),
+                Err(rustix::io::Errno::NOTSOCK) => return Err(Errno::Notsock.into()),
+                Err(errno) => return Err(self.host.channel_failed(errno).into()),
             }
         }
     }
