@@ -20,6 +20,7 @@ mod validate;
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use self::output::{Blame as _, CliResult, Exit, Output};
@@ -119,6 +120,7 @@ pub fn main() -> ExitCode {
         log.init()
     }
 
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -133,6 +135,14 @@ pub fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// Lets this process have as many files open as it may: each sandbox takes a few, and a program on wasm
+/// a thousand if it likes.
+fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Less is no error, until it is too little.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// A signal drops the command: its sandboxes and its temporary state are gone with it.
