@@ -113,6 +113,8 @@ pub(crate) struct Job<'a> {
     pub(crate) env: Vec<&'a [u8]>,
     pub(crate) cwd: &'a [u8],
     pub(crate) channels: Vec<i32>,
+    /// The only CPU that it may run on.
+    pub(crate) cpu: Option<u32>,
     pub(crate) lent: Option<Lent>,
 }
 
@@ -140,42 +142,46 @@ const MOUNT: u64 = 0;
 const PATH: u64 = 1;
 const FILES: u64 = 2;
 
-/// Encodes a job. `image` is absent when the slot has the sandbox's root. With `mounts`, directories
-/// travel as descriptors, else as paths.
+/// What a slot is to know of a sandbox that its description does not say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Making<'a> {
+    /// The directories of the image, unless the slot has the sandbox's root.
+    pub(crate) image: Option<&'a [PathBuf]>,
+    /// The only CPU that it may run on, where it is to have one.
+    pub(crate) cpu: Option<u32>,
+    /// Whether directories travel as descriptors, not as paths.
+    pub(crate) mounts: bool,
+}
+
+/// Encodes a job.
 pub(crate) fn encode(
     spec: &SandboxSpec,
-    image: Option<&[PathBuf]>,
+    making: Making<'_>,
     command: &Command,
     lent: Option<Lent>,
-    mounts: bool,
 ) -> Vec<u8> {
     let mut to = Writer(Vec::with_capacity(1024));
     to.u64(JOB);
-    encode_job(&mut to, spec, image, command, lent, mounts);
+    encode_job(&mut to, spec, making, command, lent);
     to.0
 }
 
-/// Encodes a session; `command` is none.
-pub(crate) fn encode_session(
-    spec: &SessionSpec,
-    image: Option<&[PathBuf]>,
-    mounts: bool,
-) -> Vec<u8> {
+/// Encodes a session.
+pub(crate) fn encode_session(spec: &SessionSpec, making: Making<'_>) -> Vec<u8> {
     let mut to = Writer(Vec::with_capacity(1024));
     to.u64(SESSION);
     to.u64(u64::try_from(spec.lease.as_nanos()).unwrap_or(u64::MAX));
     to.u64(u64::from(spec.from.is_some()));
-    encode_job(&mut to, &spec.sandbox, image, &Command::default(), None, mounts);
+    encode_job(&mut to, &spec.sandbox, making, &Command::default(), None);
     to.0
 }
 
 fn encode_job(
     to: &mut Writer,
     spec: &SandboxSpec,
-    image: Option<&[PathBuf]>,
+    Making { image, cpu, mounts }: Making<'_>,
     command: &Command,
     lent: Option<Lent>,
-    mounts: bool,
 ) {
     let source = |to: &mut Writer, path: &Path| encode_source(to, path, mounts);
     to.u64(u64::from(image.is_some()));
@@ -200,6 +206,7 @@ fn encode_job(
     to.bytes(command.cwd.as_os_str().as_bytes());
     to.u64(command.channels.len() as u64);
     command.channels.iter().for_each(|channel| to.u64(channel.fd as u64));
+    to.u64(cpu.map_or(0, |number| u64::from(number) + 1));
     to.u64(u64::from(lent.is_some()));
     if let Some(Lent { number, script }) = lent {
         to.u64(number);
@@ -351,6 +358,7 @@ fn job<'a>(from: &mut Reader<'a>) -> Option<Job<'a>> {
         env: from.list(Reader::bytes)?,
         cwd: from.bytes()?,
         channels: from.list(|from| i32::try_from(from.u64()?).ok())?,
+        cpu: from.u64()?.checked_sub(1).map(u32::try_from).transpose().ok()?,
         lent: match from.u64()? {
             0 => None,
             _ => Some(Lent { number: from.u64()?, script: usize::try_from(from.u64()?).ok()? }),

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     cgroup::Role,
+    cpus,
     job::{Job, Lent},
     setup,
     shared::Shared,
@@ -112,6 +113,7 @@ impl<'a> Lending<'a> {
             rules: rules.len(),
             channels: &self.job.channels,
         };
+        self.job.cpu.map_or(Ok(()), |cpu| cpus::pin(interpreter.pid, cpu))?;
         interpreter.conversation.ask(&asked, &fds)
     }
 

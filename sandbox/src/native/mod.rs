@@ -12,6 +12,7 @@
 //! spawner, slots and sandboxes along.
 
 mod cgroup;
+mod cpus;
 mod errand;
 mod freeze;
 mod init;
@@ -60,7 +61,9 @@ pub use self::pool::SlotCounts;
 pub use self::probe::{Finding, probe};
 pub(crate) use self::spawner::spawner_main_if_asked;
 use self::{
+    cpus::{Cpu, Cpus},
     instance::Instance,
+    job::Making,
     number::Numbers,
     pool::{Busy, Inner, RootKey, Slot},
     run::NativeSandbox,
@@ -97,6 +100,9 @@ pub struct NativeConfig {
     /// Most bytes that all snapshots of sessions take in `state_dir`, and never more than half of
     /// what is free there at the start.
     pub snapshot_bytes: u64,
+    /// Whether a sandbox runs on one CPU, the one that has the fewest when it starts, and so leaves
+    /// the others alone. A program that looks how many there are finds one; it can ask for more.
+    pub pin: bool,
 }
 
 impl NativeConfig {
@@ -114,6 +120,7 @@ impl NativeConfig {
             idle_low: 1,
             idle_high: 8 * thread::available_parallelism().map_or(1, NonZero::get).max(2),
             snapshot_bytes: 16 << 30,
+            pin: false,
         }
     }
 }
@@ -148,6 +155,7 @@ impl Native {
             as_root,
             permits: Arc::new(Semaphore::new(config.max_sandboxes)),
             numbers: Numbers::below(instance::IDS),
+            cpus: Cpus::of_this_process(),
             state: Mutex::default(),
             memory: Memory::default(),
             config,
@@ -200,9 +208,13 @@ struct Place {
 }
 
 impl Place {
-    /// Returns the image's directories where the slot has to be told them.
-    fn new_image(&self) -> Option<&[PathBuf]> {
-        self.new_root.as_ref().map(|_| &*self.image)
+    /// Returns what the slot has to be told with the job.
+    fn making(&self) -> Making<'_> {
+        Making {
+            image: self.new_root.as_ref().map(|_| &*self.image),
+            cpu: self.busy.cpu.as_ref().map(Cpu::number),
+            mounts: self.mounts.is_some(),
+        }
     }
 
     /// Notes that the slot was sent its job.
@@ -230,7 +242,8 @@ impl Native {
         let new_root = (slot.root.as_ref() != Some(&root)).then_some(root);
         let mounts = open_mounts(&slot, if new_root.is_some() { &image } else { &[] }, spec);
         let inner = Arc::clone(&self.inner);
-        let busy = Busy { inner, slot: Some(slot), running: false, _permit: permit };
+        let cpu = if inner.config.pin { inner.cpus.take() } else { None };
+        let busy = Busy { inner, slot: Some(slot), running: false, cpu, _permit: permit };
         Ok(Place { busy, image, new_root, mounts: mounts? })
     }
 }

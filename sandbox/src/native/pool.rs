@@ -16,7 +16,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    NativeConfig, failed, gone,
+    NativeConfig,
+    cpus::{Cpu, Cpus},
+    failed, gone,
     instance::Instance,
     job::Report,
     number::{Number, Numbers},
@@ -38,6 +40,7 @@ pub(super) struct Inner {
     pub(super) instance: Instance,
     pub(super) permits: Arc<Semaphore>,
     pub(super) numbers: Numbers,
+    pub(super) cpus: Cpus,
     pub(super) state: Mutex<State>,
     pub(super) memory: Memory,
 }
@@ -151,6 +154,8 @@ pub(super) struct Busy {
     pub(super) slot: Option<Slot>,
     /// Whether a job was sent whose report is still due.
     pub(super) running: bool,
+    /// The only one that its sandbox runs on.
+    pub(super) cpu: Option<Cpu>,
     pub(super) _permit: OwnedSemaphorePermit,
 }
 

@@ -42,9 +42,10 @@ impl Sandbox for NativeSandbox {
         let connected =
             connect(&spec, &command).map_err(|e| failed("make pipes for the command", e))?;
         let lent = lineage::lent(&mut place.busy, &place.image, &spec, &command).await?;
-        let (process, mounts) = (lent.as_ref().ok().copied(), place.mounts.as_deref());
-        let job = job::encode(&spec, place.new_image(), &command, process, mounts.is_some());
-        send_job(place.busy.slot()?, job, &connected, mounts.unwrap_or_default(), &command)
+        let process = lent.as_ref().ok().copied();
+        let job = job::encode(&spec, place.making(), &command, process);
+        let mounts = place.mounts.as_deref().unwrap_or_default();
+        send_job(place.busy.slot()?, job, &connected, mounts, &command)
             .map_err(|e| gone(&format!("slot takes no command: {e}")))?;
         place.sent()?;
         let mut busy = place.busy;

@@ -60,7 +60,7 @@ impl NativeSession {
         mut place: Place,
         snapshots: Arc<Rooms>,
     ) -> BackendResult<Self> {
-        let message = job::encode_session(&spec, place.new_image(), place.mounts.is_some());
+        let message = job::encode_session(&spec, place.making());
         let slot = place.busy.slot()?;
         let socket = rustix::io::fcntl_dupfd_cloexec(slot.socket.get_ref(), 0)
             .map_err(|e| failed("share a slot's socket", e.into()))?;

@@ -18,6 +18,7 @@ use rustix::{
 
 use super::{
     cgroup::{Role, SlotFiles},
+    cpus,
     job::{self, Job, NewInterpreter, NewSession, Report, Request, Source},
     keep, landlock,
     lending::{Lending, Stage},
@@ -427,6 +428,8 @@ impl<'a> Slot<'a> {
         let mut next = self.next.take().ok_or_else(bad_message).at("clone the sandbox")?;
         self.namespaces = std::mem::take(&mut next.namespaces);
         self.shared.set_outside(1 + self.interpreters.len() as u64);
+        // What it starts inherits it.
+        job.cpu.map_or(Ok(()), |cpu| cpus::pin(next.pid, cpu)).at("choose its CPU")?;
         Ok(next)
     }
 

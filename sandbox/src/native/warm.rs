@@ -47,6 +47,7 @@ pub(crate) const NETWORK: usize = 1;
 /// An interpreter that has imported its modules. Dropping it ends it.
 pub(super) struct Interpreter {
     pub(super) conversation: Conversation,
+    pub(super) pid: i32,
     pidfd: OwnedFd,
 }
 
@@ -112,7 +113,7 @@ impl Interpreter {
         let (socket, theirs) = wire::pair().at("make a socket pair")?;
         // SAFETY: a slot has one thread.
         let cloned = unsafe { sys::clone3(namespaces, None) };
-        let Cloned::Parent { pidfd, .. } = cloned.at("clone the interpreter")? else {
+        let Cloned::Parent { pidfd, pid } = cloned.at("clone the interpreter")? else {
             drop(socket);
             let Err(e) = become_interpreter(request, image, &theirs, slot, rooted);
             let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
@@ -121,7 +122,7 @@ impl Interpreter {
             sys::exit_now(1)
         };
         drop(theirs);
-        let interpreter = Self { conversation: Conversation::new(socket), pidfd };
+        let interpreter = Self { conversation: Conversation::new(socket), pid, pidfd };
         let began = interpreter.conversation.begin(groups)?;
         Ok(began.map(|held| (interpreter, held)))
     }

@@ -77,8 +77,13 @@ pub(crate) fn native() -> Option<Fixture> {
 
 /// Starts a backend whose sandboxes come from one slot as long as they come one after the other.
 pub(crate) fn native_of_one_slot() -> Option<Fixture> {
+    native_with(|config| config.idle_low = 0)
+}
+
+/// Starts a backend that is set up otherwise.
+pub(crate) fn native_with(change: impl FnOnce(&mut NativeConfig)) -> Option<Fixture> {
     let Fixture { state, .. } = native()?;
-    let native = start_with(state.path(), |config| config.idle_low = 0);
+    let native = start_with(state.path(), change);
     Some(Fixture { native, state })
 }
 

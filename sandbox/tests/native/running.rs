@@ -3,11 +3,12 @@
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use crate::common::{
-    self, DAEMON, command, file, files, native, native_of_one_slot, python, sh, spec, stdout, told,
+    self, DAEMON, command, file, files, native, native_of_one_slot, native_with, python, sh, spec,
+    stdout, told,
 };
 use assay_sandbox::{
     Backend, BackendError, Channel, ChannelEnd, Command, FileEntry, ImageRef, Layer, SandboxSpec,
-    Termination,
+    Start, Termination,
     native::{Native, NativeConfig},
 };
 
@@ -230,6 +231,22 @@ async fn sandboxes_of_one_slot_have_their_own_trusted_files_and_work_directories
         native.run_in(SandboxSpec { layers, ..with("one", "/work") }, sh("cat a/b")).await;
     assert_eq!(stdout(&execution), "layer", "{}", told(&execution));
     assert_eq!(native.slots().misses, 1, "one slot made all of them");
+}
+
+#[tokio::test]
+async fn a_pinned_sandbox_has_one_processor() {
+    let Some(native) = native_with(|config| config.pin = true) else { return };
+    let code = "import os; print(len(os.sched_getaffinity(0)), os.sched_getaffinity(0).pop())";
+    let run = || async { stdout(&native.run(python(code)).await) };
+    let (one, two) = tokio::join!(run(), run());
+    assert!(one.starts_with("1 ") && two.starts_with("1 "), "{one} {two}");
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+        assert_ne!(one, two);
+    }
+    let (trusted, command) = crate::warm::script(code, &[]);
+    let execution = native.run_in(SandboxSpec { trusted, ..spec() }, command).await;
+    assert!(stdout(&execution).starts_with("1 "), "{}", told(&execution));
+    assert_eq!(execution.isolation.start, Start::Warm);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use assay_sandbox::{
 
 use crate::common::{Fixture, file, files, limited, native, spec, stdout, told};
 
-type Programs = Arc<BTreeMap<PathBuf, Arc<[u8]>>>;
+pub(crate) type Programs = Arc<BTreeMap<PathBuf, Arc<[u8]>>>;
 
 fn programs<const N: usize>(texts: [(&str, &str); N]) -> Programs {
     let texts = texts.map(|(name, text)| (format!("/assay/{name}").into(), text.as_bytes().into()));
@@ -17,7 +17,7 @@ fn programs<const N: usize>(texts: [(&str, &str); N]) -> Programs {
 }
 
 /// Runs `/assay/script.py`, which is `code`, from an interpreter that holds `modules`.
-fn script(code: &str, modules: &[&str]) -> (Programs, Command) {
+pub(crate) fn script(code: &str, modules: &[&str]) -> (Programs, Command) {
     let programs = programs([("script.py", code)]);
     let modules = modules.iter().map(|name| (*name).to_owned()).collect();
     let warm = Warm { modules, programs: Arc::default() };
