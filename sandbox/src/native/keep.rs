@@ -75,7 +75,10 @@ struct Running {
 /// Whether to go on.
 enum Step {
     On,
+    /// The service wants it no more.
     Close,
+    /// The lease ran out.
+    Expire,
 }
 
 /// Keeps the session of pid 1 `next`, which has its message, until the service closes it, its lease
@@ -111,7 +114,7 @@ pub(super) fn keep<'a>(
     let kept = loop {
         match keeper.step() {
             Ok(Step::On) => {}
-            Ok(Step::Close) => break Ok(()),
+            Ok(step) => break Ok(step),
             Err(e) => break Err(e),
         }
     };
@@ -119,7 +122,11 @@ pub(super) fn keep<'a>(
     keeper.kill(Over::Ended);
     keeper.reap()?;
     keeper.errands.clear();
-    kept?;
+    if let Step::Expire = kept? {
+        keeper.tree = None;
+        keeper.say(0, Reply::Over(Over::Lease));
+        keeper.hear_out();
+    }
     if keeper.tree.is_none()
         && let Some((step, errno)) = slot.shared.failed()
     {
@@ -194,9 +201,22 @@ impl Keeper<'_> {
         if self.lease_left_ns() == 0 {
             self.kill(Over::Lease);
             self.reap()?;
-            return Ok(Step::Close);
+            return Ok(Step::Expire);
         }
         Ok(Step::On)
+    }
+
+    /// Takes what is still asked of a session that is gone, until the service says that no more comes:
+    /// the slot would take it for its next job.
+    fn hear_out(&mut self) {
+        loop {
+            match wire::receive(self.socket, &mut self.buffer) {
+                Ok((0, _)) => sys::exit_now(0),
+                Ok((length, _)) if length == wire::CANCEL.len() => return,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => sys::exit_now(0),
+            }
+        }
     }
 
     fn lease_left_ns(&self) -> u64 {

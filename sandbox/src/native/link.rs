@@ -20,6 +20,7 @@ use super::{
     pool::{Busy, receive_report},
     run,
     talk::{Ask, Reply},
+    wire,
 };
 use crate::{Over, SandboxId, SessionError};
 
@@ -79,8 +80,13 @@ pub(super) async fn route(
                 match reply {
                     Reply::Over(over) => {
                         debug!(sandbox_id = %id, ?over, "session over");
-                        state.over = Some(over);
+                        state.over.get_or_insert(over);
                         state.waiting.retain(|_, waiting| !waiting.for_end);
+                        if over == Over::Lease && !state.closed {
+                            // The slot lets go of it when it knows that nothing more is asked.
+                            state.closed = true;
+                            let _ = wire::send(&link.socket, wire::CANCEL, &[]);
+                        }
                     }
                     reply => {
                         if let Some(waiting) = state.waiting.remove(&number) {
