@@ -48,6 +48,8 @@ pub struct AppConfig {
     pub backends: Option<Backends>,
     /// The image of all tasks; `None`: each has its own.
     pub image: Option<String>,
+    /// Whether each native sandbox keeps to one processor.
+    pub pin: bool,
     /// Reward files that requests may name, beside those that come with Assay.
     pub rewards: Vec<RewardSpec>,
     /// What clients have to send; `None`: nothing.
@@ -67,6 +69,7 @@ impl AppConfig {
             queue_capacity: 8192,
             backends: None,
             image: None,
+            pin: false,
             rewards: Vec::new(),
             token: None,
             grace: Duration::from_secs(5),
@@ -104,7 +107,8 @@ impl App {
         let (backends, images) = match config.backends {
             Some(backends) => (backends, None),
             None => {
-                crate::machine::backends(&places.cache, &catalog, config.image.as_deref()).await?
+                let instead = config.image.as_deref();
+                crate::machine::backends(&places.cache, &catalog, instead, config.pin).await?
             }
         };
         let backends = match config.image {

@@ -69,8 +69,9 @@ pub(crate) async fn backends(
     cache: &Path,
     catalog: &Catalog,
     instead: Option<&str>,
+    pin: bool,
 ) -> anyhow::Result<(Backends, Option<StoreLock>)> {
-    let (mut backends, lock) = native_images(cache)?;
+    let (mut backends, lock) = native_images(cache, pin)?;
     let asked: BTreeSet<&str> =
         catalog.tasks().map(|task| task.image.as_str()).chain(instead).collect();
     #[cfg(feature = "wasm")]
@@ -85,7 +86,7 @@ pub(crate) async fn backends(
 }
 
 /// The root filesystem of Python tasks, and the images of `assay image`.
-fn native_images(cache: &Path) -> anyhow::Result<(Backends, Option<StoreLock>)> {
+fn native_images(cache: &Path, pin: bool) -> anyhow::Result<(Backends, Option<StoreLock>)> {
     let mut backends = Backends::new();
     let store = Store::below(cache);
     let rootfs = Rootfs::find(cache)?;
@@ -96,7 +97,7 @@ fn native_images(cache: &Path) -> anyhow::Result<(Backends, Option<StoreLock>)> 
     if rootfs.is_none() && lock.is_none() {
         return Ok((backends, None));
     }
-    let native: Arc<dyn Backend> = Arc::new(native(cache, |_| {})?);
+    let native: Arc<dyn Backend> = Arc::new(native(cache, |config| config.pin = pin)?);
     if let Some(rootfs) = rootfs {
         let (image, digest) = (rootfs.image(), rootfs.digest.clone());
         backends = backends.with_image("python", Arc::clone(&native), image, digest);

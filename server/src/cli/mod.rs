@@ -61,6 +61,9 @@ struct Common {
     /// Run every task in this image instead of its own, such as wasm:python
     #[arg(long, global = true, value_name = "IMAGE", conflicts_with = "server")]
     image: Option<String>,
+    /// Keep each native sandbox to one processor, the one that has the fewest
+    #[arg(long, global = true, conflicts_with = "server")]
+    pin: bool,
     /// Use a running service instead of one in this process, such as http://127.0.0.1:7400
     #[arg(long, global = true, value_name = "URL")]
     server: Option<String>,

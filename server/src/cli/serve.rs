@@ -57,6 +57,7 @@ impl Serve {
             config.workers = workers.into();
         }
         config.image.clone_from(&common.image);
+        config.pin = common.pin;
         for file in &self.rewards {
             config.rewards.push(super::session::read_spec(file)?);
         }

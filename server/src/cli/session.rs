@@ -135,6 +135,7 @@ fn embedded_config(
         config.workers = workers.into();
     }
     config.image.clone_from(&common.image);
+    config.pin = common.pin;
     config.rewards.extend(spec);
     Ok((config, temporary))
 }
