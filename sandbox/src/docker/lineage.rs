@@ -91,7 +91,7 @@ async fn start(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize,
             let why = format!("{step}: {}", io::Error::from_raw_os_error(errno));
             Err((lineage, why, false))
         }
-        Report::Done(_) | Report::Reply(..) => {
+        Report::Done(_) | Report::Rooted | Report::Reply(..) => {
             busy.doing = Doing::NoGood;
             return Err(lost("the agent makes no sense"));
         }

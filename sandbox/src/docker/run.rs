@@ -116,7 +116,7 @@ impl Sandbox for DockerSandbox {
         busy.doing = if clean { Doing::Nothing } else { Doing::NoGood };
         drop(busy);
         match report {
-            Report::Interpreter(_) | Report::Reply(..) => {
+            Report::Rooted | Report::Interpreter(_) | Report::Reply(..) => {
                 Err(lost("its agent gave another answer"))
             }
             Report::Failed { step, errno } => {

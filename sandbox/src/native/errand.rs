@@ -25,9 +25,9 @@ use super::{
     landlock::{self, Confinement},
     setup,
     shared::{AtStep, StepError},
+    slot::{self, Slot},
     sys::{self, Cloned},
     talk::{Ask, Reply},
-    wire,
 };
 
 /// A session's files.
@@ -99,28 +99,22 @@ impl Errand {
         tree: &Tree,
         file: File,
         socket: &OwnedFd,
-        (slot, seccomp): (BorrowedFd<'_>, &[seccompiler::sock_filter]),
+        slot: &Slot<'_>,
     ) -> Result<Self, StepError> {
         // SAFETY: a slot has one thread.
         let cloned = unsafe { sys::clone3(0, None) }.at("clone a process")?;
         let Cloned::Parent { pidfd, .. } = cloned else {
-            let reply = run(ask, tree, file, slot, seccomp).unwrap_or_else(|reply| reply);
-            let _ = wire::send(socket, &Report::Reply(number, reply).encode(), &[]);
+            let reply = run(ask, tree, file, slot).unwrap_or_else(|reply| reply);
+            let _ = slot::tell(socket, slot.request, &Report::Reply(number, reply));
             sys::exit_now(0)
         };
         Ok(Self { number, pidfd, thaws: false })
     }
 }
 
-fn run(
-    ask: &Ask<'_>,
-    tree: &Tree,
-    file: File,
-    slot: BorrowedFd<'_>,
-    seccomp: &[seccompiler::sock_filter],
-) -> Result<Reply, Reply> {
+fn run(ask: &Ask<'_>, tree: &Tree, file: File, slot: &Slot<'_>) -> Result<Reply, Reply> {
     let ours = |e: StepError| Reply::refused(e.step, &e.source);
-    setup::tie_to_slot(slot).map_err(ours)?;
+    setup::tie_to_slot(slot.pidfd()).map_err(ours)?;
     tree.confine(ask).at("enter the Landlock rules").map_err(ours)?;
     if let Ask::Freeze { most } = ask {
         return Ok(match freeze::freeze(tree, &file, *most) {
@@ -129,7 +123,7 @@ fn run(
         });
     }
     sys::drop_capabilities().at("drop the capabilities").map_err(ours)?;
-    sys::install_seccomp(seccomp).at("install the seccomp filter").map_err(ours)?;
+    sys::install_seccomp(&slot.seccomp.whole).at("install the seccomp filter").map_err(ours)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let done = match ask {
         Ask::Read { path, offset, most } => read(tree, path, *offset, *most, file),

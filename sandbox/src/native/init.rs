@@ -57,7 +57,6 @@ pub(super) fn serve(inside: &Inside<'_>, workdir: &[u8]) -> Result<Infallible, S
     // The slot's: control groups, its socket to the service, ours of the job.
     sys::close_range(0, KEPT as u32 - 1);
     sys::close_range(KEPT as u32 + 2, u32::MAX);
-    inside.shared.set_started(sys::now_ns());
     let workdir = Path::new("/").join(relative(workdir));
     let mut init = Init { socket, workdir, running: BTreeMap::new(), cleared: Vec::new() };
     let mut buffer = vec![0; wire::MAX_DATAGRAM];

@@ -15,6 +15,7 @@ use crate::{Command, FileEntry, Layer, LimitKind, Limits, SandboxSpec, SessionSp
 /// What a service may ask of a slot.
 #[derive(Debug)]
 pub(crate) enum Request<'a> {
+    Root(NewRoot<'a>),
     Job(Box<Job<'a>>),
     Session(Box<NewSession<'a>>),
     Interpreter(NewInterpreter<'a>),
@@ -89,9 +90,12 @@ pub(crate) struct JobLimits {
     pub(crate) inodes: u64,
 }
 
-/// What a slot's sandboxes have as their root from now on.
+/// What a slot's sandboxes have as their root from now on. The descriptors of its message are the
+/// image's mounts, where they are a [`Source::Mount`].
 #[derive(Debug)]
 pub(crate) struct NewRoot<'a> {
+    /// Where their work trees are.
+    pub(crate) workdir: &'a [u8],
     /// The layers of the image, lowest first.
     pub(crate) image: Vec<Source<'a>>,
     /// Paths and contents.
@@ -101,11 +105,9 @@ pub(crate) struct NewRoot<'a> {
 /// One sandbox and the command to run in it.
 ///
 /// The descriptors of its message are stdin, stdout, stderr, one for each of `channels`, one for
-/// each [`Source::Mount`] (image, then layers), and the memory file when the message was too long.
+/// each [`Source::Mount`], and the memory file when the message was too long.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
-    /// `None` when it is to have the slot's present one, which was made for the same work directory.
-    pub(crate) root: Option<NewRoot<'a>>,
     pub(crate) workdir: &'a [u8],
     pub(crate) layers: Vec<JobLayer<'a>>,
     pub(crate) limits: JobLimits,
@@ -119,24 +121,19 @@ pub(crate) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// Returns the directories of the image, where there is a new root.
-    pub(crate) fn image(&self) -> &[Source<'a>] {
-        self.root.as_ref().map_or(&[], |root| &root.image)
-    }
-
-    /// Returns the directories that it is built on: those of the image, then each directory layer.
+    /// Returns the directories that it is built on.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &Source<'a>> {
-        let layers = self.layers.iter().filter_map(|layer| match layer {
+        self.layers.iter().filter_map(|layer| match layer {
             JobLayer::Dir(source) => Some(source),
             JobLayer::Files(_) => None,
-        });
-        self.image().iter().chain(layers)
+        })
     }
 }
 
 const JOB: u64 = 0;
 const INTERPRETER: u64 = 1;
 const SESSION: u64 = 2;
+const ROOT: u64 = 3;
 
 const MOUNT: u64 = 0;
 const PATH: u64 = 1;
@@ -144,9 +141,7 @@ const FILES: u64 = 2;
 
 /// What a slot is to know of a sandbox that its description does not say.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Making<'a> {
-    /// The directories of the image, unless the slot has the sandbox's root.
-    pub(crate) image: Option<&'a [PathBuf]>,
+pub(crate) struct Making {
     /// The only CPU that it may run on, where it is to have one.
     pub(crate) cpu: Option<u32>,
     /// Whether directories travel as descriptors, not as paths.
@@ -156,7 +151,7 @@ pub(crate) struct Making<'a> {
 /// Encodes a job.
 pub(crate) fn encode(
     spec: &SandboxSpec,
-    making: Making<'_>,
+    making: Making,
     command: &Command,
     lent: Option<Lent>,
 ) -> Vec<u8> {
@@ -167,7 +162,7 @@ pub(crate) fn encode(
 }
 
 /// Encodes a session.
-pub(crate) fn encode_session(spec: &SessionSpec, making: Making<'_>) -> Vec<u8> {
+pub(crate) fn encode_session(spec: &SessionSpec, making: Making) -> Vec<u8> {
     let mut to = Writer(Vec::with_capacity(1024));
     to.u64(SESSION);
     to.u64(u64::try_from(spec.lease.as_nanos()).unwrap_or(u64::MAX));
@@ -179,16 +174,11 @@ pub(crate) fn encode_session(spec: &SessionSpec, making: Making<'_>) -> Vec<u8> 
 fn encode_job(
     to: &mut Writer,
     spec: &SandboxSpec,
-    Making { image, cpu, mounts }: Making<'_>,
+    Making { cpu, mounts }: Making,
     command: &Command,
     lent: Option<Lent>,
 ) {
     let source = |to: &mut Writer, path: &Path| encode_source(to, path, mounts);
-    to.u64(u64::from(image.is_some()));
-    if let Some(image) = image {
-        encode_image(to, image, mounts);
-        encode_contents(to, &spec.trusted);
-    }
     to.bytes(spec.workdir.as_os_str().as_bytes());
     to.u64(spec.layers.len() as u64);
     for layer in &spec.layers {
@@ -212,6 +202,21 @@ fn encode_job(
         to.u64(number);
         to.u64(script as u64);
     }
+}
+
+/// Encodes the making of a root.
+pub(crate) fn encode_root(
+    workdir: &Path,
+    image: &[PathBuf],
+    trusted: &BTreeMap<PathBuf, std::sync::Arc<[u8]>>,
+    mounts: bool,
+) -> Vec<u8> {
+    let mut to = Writer(Vec::with_capacity(1024));
+    to.u64(ROOT);
+    to.bytes(workdir.as_os_str().as_bytes());
+    encode_image(&mut to, image, mounts);
+    encode_contents(&mut to, trusted);
+    to.0
 }
 
 /// Encodes the start of an interpreter that is called by `options`, without a script.
@@ -302,6 +307,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Request<'_>> {
     let mut from = Reader(bytes);
     let from = &mut from;
     Some(match from.u64()? {
+        ROOT => Request::Root(NewRoot {
+            workdir: from.bytes()?,
+            image: from.list(source)?,
+            trusted: contents(from)?,
+        }),
         JOB => Request::Job(Box::new(job(from)?)),
         SESSION => Request::Session(Box::new(NewSession {
             lease_ns: from.u64()?,
@@ -333,10 +343,6 @@ fn contents<'a>(from: &mut Reader<'a>) -> Option<Vec<(&'a [u8], &'a [u8])>> {
 
 fn job<'a>(from: &mut Reader<'a>) -> Option<Job<'a>> {
     Some(Job {
-        root: match from.u64()? {
-            0 => None,
-            _ => Some(NewRoot { image: from.list(source)?, trusted: contents(from)? }),
-        },
         workdir: from.bytes()?,
         layers: from.list(|from| {
             Some(match from.u64()? {
@@ -382,6 +388,8 @@ pub(crate) enum Report {
     Failed { step: String, errno: i32 },
     /// The command ran, and everything in the sandbox is dead.
     Done(Done),
+    /// The slot has the root that it was asked for.
+    Rooted,
     /// There is an interpreter, which holds modules of these names (as
     /// [`Held::read`](crate::modules::Held) takes them), or there is a reason why not.
     Interpreter(Result<Vec<u8>, String>),
@@ -453,6 +461,7 @@ impl Report {
                 to.u64(3);
                 to.bytes(why.as_bytes());
             }
+            Self::Rooted => to.u64(5),
             Self::Reply(number, reply) => {
                 to.u64(4);
                 to.u64(*number);
@@ -489,6 +498,7 @@ impl Report {
             2 => Self::Interpreter(Ok(from.bytes()?.to_vec())),
             3 => Self::Interpreter(Err(text(&mut from)?)),
             4 => Self::Reply(from.u64()?, Reply::decode(&mut from)?),
+            5 => Self::Rooted,
             _ => return None,
         })
     }

@@ -14,7 +14,7 @@ use super::{
     errand::{Errand, Tree},
     job::{NewSession, Report},
     shared::{AtStep, StepError},
-    slot::{Next, Slot, bad_message},
+    slot::{self, Next, Slot, bad_message},
     sys,
     talk::{Ask, Reply},
     watch::{Verdict, Watch},
@@ -185,8 +185,13 @@ impl Keeper<'_> {
             match wire::receive(self.socket, &mut buffer) {
                 // The service is gone.
                 Ok((0, _)) => sys::exit_now(0),
-                Ok((length, _)) if length == wire::CANCEL.len() => return Ok(Step::Close),
-                Ok((length, fds)) => self.answer(&buffer[..length], fds)?,
+                Ok((length, fds)) => match wire::read_header(&buffer[..length]) {
+                    // It came too late for another.
+                    Some((_, request)) if request < self.slot.request => {}
+                    Some((_, request)) if request > self.slot.request => sys::exit_now(1),
+                    Some((wire::CANCEL, _)) => return Ok(Step::Close),
+                    _ => self.answer(&buffer[..length], fds)?,
+                },
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => sys::exit_now(0),
             }
@@ -212,7 +217,12 @@ impl Keeper<'_> {
         loop {
             match wire::receive(self.socket, &mut self.buffer) {
                 Ok((0, _)) => sys::exit_now(0),
-                Ok((length, _)) if length == wire::CANCEL.len() => return,
+                Ok((length, _))
+                    if wire::read_header(&self.buffer[..length])
+                        == Some((wire::CANCEL, self.slot.request)) =>
+                {
+                    return;
+                }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => sys::exit_now(0),
             }
@@ -237,7 +247,7 @@ impl Keeper<'_> {
             Verdict::Limit(crate::LimitKind::Memory) => {
                 self.shortages += 1;
                 let kill = Ask::Signal { to: 0, signal: libc::SIGKILL }.encode(0);
-                let _ = self.pass(&[&[wire::INLINE][..], &kill].concat(), &[]);
+                let _ = self.pass(&[wire::header(wire::INLINE, 0), kill].concat(), &[]);
             }
             Verdict::Limit(kind) => self.kill(Over::Limit(kind)),
             Verdict::Ended | Verdict::Cancelled | Verdict::Orphaned => {}
@@ -369,8 +379,8 @@ impl Keeper<'_> {
                 self.thaw();
             }
         }
-        let slot = (self.slot.pidfd(), &*self.slot.seccomp.whole);
-        let errand = Errand::start(number, ask, tree, File::from(file), self.socket, slot);
+        let file = File::from(file);
+        let errand = Errand::start(number, ask, tree, file, self.socket, self.slot);
         match errand {
             Ok(mut errand) => {
                 errand.thaws = thaws;
@@ -464,8 +474,8 @@ impl Keeper<'_> {
     }
 
     fn say(&self, number: u64, reply: Reply) {
-        let report = Report::Reply(number, reply).encode();
-        if wire::send(self.socket, &report, &[]).is_err() {
+        let report = Report::Reply(number, reply);
+        if slot::tell(self.socket, self.slot.request, &report).is_err() {
             sys::exit_now(0);
         }
     }

@@ -79,6 +79,13 @@ impl Confinement {
 }
 
 fn allowing(rules: &[(impl AsFd, BitFlags<AccessFs>)]) -> io::Result<Option<Confinement>> {
+    // Before version 2 it lets nothing be moved from one directory to another.
+    let can_move = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::Refer);
+    if can_move.is_err() {
+        return Ok(None);
+    }
     let mut ruleset = empty(CompatLevel::BestEffort).map_err(io::Error::other)?;
     if Option::<OwnedFd>::from(ruleset.try_clone()?).is_none() {
         return Ok(None);

@@ -57,9 +57,8 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
     // Forgotten before it is replaced: we may be cancelled meanwhile.
     slot.interpreters.truncate(MOST - 1);
     let number = slot.interpreters.len();
+    let slot = busy.request()?;
     ask(slot, number as u64, &lineage)?;
-    // Until the slot answers nobody else can use it.
-    busy.running = true;
     let slot = busy.slot_mut()?;
     let report = receive_report(slot).await;
     let report = report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))?;
@@ -75,7 +74,9 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
         Report::Failed { step, errno } => {
             (format!("{step}: {}", io::Error::from_raw_os_error(errno)), false)
         }
-        Report::Done(_) | Report::Reply(..) => return Err(gone("slot gave another answer")),
+        Report::Done(_) | Report::Rooted | Report::Reply(..) => {
+            return Err(gone("slot gave another answer"));
+        }
     };
     busy.running = false;
     Ok(Err(inner.memory.note_stillborn(lineage, &why, lasts)))
@@ -90,6 +91,6 @@ fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
     let mounts = mounts.transpose().map_err(|e| failed("mount the image for an interpreter", e))?;
     let message = job::encode_interpreter(number, image, options, env, warm, mounts.is_some());
     let fds = mounts.iter().flatten().map(AsFd::as_fd).collect();
-    run::send(slot.socket.get_ref(), message, fds)
+    run::send(slot.socket.get_ref(), slot.request, message, fds)
         .map_err(|e| gone(&format!("slot takes no request: {e}")))
 }

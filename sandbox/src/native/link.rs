@@ -31,6 +31,8 @@ const LEFT_OPEN: usize = 32;
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) socket: OwnedFd,
+    /// The number of the request that the session is to its slot.
+    request: u64,
     state: Mutex<LinkState>,
     /// Dropped with this.
     _used: oneshot::Sender<()>,
@@ -82,10 +84,10 @@ pub(super) async fn route(
                         debug!(sandbox_id = %id, ?over, "session over");
                         state.over.get_or_insert(over);
                         state.waiting.retain(|_, waiting| !waiting.for_end);
-                        if over == Over::Lease && !state.closed {
+                        drop(state);
+                        if over == Over::Lease {
                             // The slot lets go of it when it knows that nothing more is asked.
-                            state.closed = true;
-                            let _ = wire::send(&link.socket, wire::CANCEL, &[]);
+                            let _ = link.close();
                         }
                     }
                     reply => {
@@ -99,7 +101,9 @@ pub(super) async fn route(
             Ok(Report::Failed { step, errno }) => {
                 break Err(format!("{step}: {}", io::Error::from_raw_os_error(errno)));
             }
-            Ok(Report::Interpreter(_)) => break Err("slot gave another answer".to_owned()),
+            Ok(Report::Rooted | Report::Interpreter(_)) => {
+                break Err("slot gave another answer".to_owned());
+            }
             Err(e) => {
                 is_heard = false;
                 break Err(format!("slot: {e}"));
@@ -118,8 +122,17 @@ pub(super) async fn route(
 
 impl Link {
     /// `used` is dropped with the link.
-    pub(super) fn new(socket: OwnedFd, used: oneshot::Sender<()>) -> Self {
-        Self { socket, state: Mutex::default(), _used: used }
+    pub(super) fn new(socket: OwnedFd, request: u64, used: oneshot::Sender<()>) -> Self {
+        Self { socket, request, state: Mutex::default(), _used: used }
+    }
+
+    /// Ends the session: nothing is asked of it any more.
+    pub(super) fn close(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.closed, true) {
+            return Ok(());
+        }
+        wire::send(&self.socket, &wire::header(wire::CANCEL, self.request), &[])
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, LinkState> {
@@ -152,7 +165,7 @@ impl Link {
         let number = state.last;
         state.waiting.insert(number, Waiting { tell, for_end });
         // In order of their numbers.
-        let sent = run::send(&self.socket, message(number), fds);
+        let sent = run::send(&self.socket, self.request, message(number), fds);
         if sent.is_err() {
             state.waiting.remove(&number);
         }

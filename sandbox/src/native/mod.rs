@@ -30,6 +30,7 @@ mod pool;
 mod probe;
 mod process;
 mod root;
+mod rooted;
 pub(crate) mod run;
 pub(crate) mod seccomp;
 mod session;
@@ -48,7 +49,7 @@ pub(crate) mod wire;
 use std::{
     fmt, io,
     num::NonZero,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
@@ -65,7 +66,8 @@ use self::{
     instance::Instance,
     job::Making,
     number::Numbers,
-    pool::{Busy, Inner, RootKey, Slot},
+    pool::{Busy, Inner, Slot},
+    rooted::RootKey,
     run::NativeSandbox,
     session::NativeSession,
 };
@@ -201,31 +203,14 @@ struct Place {
     busy: Busy,
     /// The directories of its image.
     image: Arc<[PathBuf]>,
-    /// Its root, if the slot has another.
-    new_root: Option<RootKey>,
-    /// For a service that is root: image (of a new root) and directory layers, with the slot's ids.
+    /// For a service that is root: the directory layers, with the slot's ids.
     mounts: Option<Vec<OwnedFd>>,
 }
 
 impl Place {
     /// Returns what the slot has to be told with the job.
-    fn making(&self) -> Making<'_> {
-        Making {
-            image: self.new_root.as_ref().map(|_| &*self.image),
-            cpu: self.busy.cpu.as_ref().map(Cpu::number),
-            mounts: self.mounts.is_some(),
-        }
-    }
-
-    /// Notes that the slot was sent its job.
-    fn sent(&mut self) -> BackendResult<()> {
-        self.mounts = None;
-        // From here on a slot is either heard of or given up.
-        self.busy.running = true;
-        if let Some(root) = self.new_root.take() {
-            self.busy.slot_mut()?.root = Some(root);
-        }
-        Ok(())
+    fn making(&self) -> Making {
+        Making { cpu: self.busy.cpu.as_ref().map(Cpu::number), mounts: self.mounts.is_some() }
     }
 }
 
@@ -237,14 +222,14 @@ impl Native {
             .acquire_owned()
             .await
             .map_err(|e| failed("wait for a free sandbox", io::Error::other(e)))?;
-        let root = RootKey::of(spec);
+        let root = RootKey::of(&image, spec)?;
         let slot = self.inner.slot(&root).await?;
-        let new_root = (slot.root.as_ref() != Some(&root)).then_some(root);
-        let mounts = open_mounts(&slot, if new_root.is_some() { &image } else { &[] }, spec);
         let inner = Arc::clone(&self.inner);
         let cpu = if inner.config.pin { inner.cpus.take() } else { None };
-        let busy = Busy { inner, slot: Some(slot), running: false, cpu, _permit: permit };
-        Ok(Place { busy, image, new_root, mounts: mounts? })
+        let mut busy = Busy { inner, slot: Some(slot), running: false, cpu, _permit: permit };
+        rooted::ensure(&mut busy, root, &image).await?;
+        let mounts = open_layers(busy.slot()?, spec)?;
+        Ok(Place { busy, image, mounts })
     }
 }
 
@@ -268,30 +253,25 @@ fn gone(what: &str) -> BackendError {
     BackendError::Gone { backend: "native", what: what.to_owned() }
 }
 
-/// Opens image and layers for a slot with host ids of its own.
-fn open_mounts(
-    slot: &Slot,
-    image: &[PathBuf],
-    spec: &SandboxSpec,
-) -> BackendResult<Option<Vec<OwnedFd>>> {
-    let Some((for_layers, for_images)) = &slot.mappings else { return Ok(None) };
-    let open = |path: &Path, ids: &OwnedFd| {
-        root::detached_mount(path, Some(ids.as_fd())).map_err(|e| {
-            let what = format!(
-                "mount {} with the sandbox's ids (file systems that can't are no place for it)",
-                path.display()
-            );
-            failed(&what, e)
-        })
-    };
-    let images = image.iter().map(|path| open(path, for_images));
-    let mut mounts = images.collect::<BackendResult<Vec<_>>>()?;
-    for layer in &spec.layers {
-        if let Layer::Dir(path) = layer {
-            mounts.push(open(path, for_layers)?);
-        }
-    }
-    Ok(Some(mounts))
+/// Opens the directory layers for a slot with host ids of its own.
+fn open_layers(slot: &Slot, spec: &SandboxSpec) -> BackendResult<Option<Vec<OwnedFd>>> {
+    let Some((for_layers, _)) = &slot.mappings else { return Ok(None) };
+    let directories = spec.layers.iter().filter_map(|layer| match layer {
+        Layer::Dir(path) => Some(path),
+        Layer::Files(_) => None,
+    });
+    directories.map(|path| mount(path, for_layers.as_fd())).collect::<BackendResult<_>>().map(Some)
+}
+
+/// Opens a directory as a detached mount with these ids.
+fn mount(path: &Path, ids: BorrowedFd<'_>) -> BackendResult<OwnedFd> {
+    root::detached_mount(path, Some(ids)).map_err(|e| {
+        let what = format!(
+            "mount {} with the sandbox's ids (file systems that can't are no place for it)",
+            path.display()
+        );
+        failed(&what, e)
+    })
 }
 
 /// Checks what no machine could do, and returns the image's directories, lowest first.

@@ -18,8 +18,13 @@ use super::{
     sys,
 };
 
-/// All that a network namespace counts; the kernel may lack the last.
-const COUNTERS: [&str; 4] = ["dev", "snmp", "netstat", "snmp6"];
+/// All that a network namespace counts, and what can be left in one without packets: labels of IPv6
+/// flows, and sockets on their way to somebody else. The kernel may lack the last two.
+const COUNTERS: [&str; 6] = ["dev", "snmp", "netstat", "sockstat", "snmp6", "ip6_flowlabel"];
+/// The first of those that the kernel may lack.
+const OPTIONAL: usize = 4;
+/// Has the sockets of the namespace on its first line, and of all the machine on others.
+const SOCKETS: usize = 3;
 
 /// A network namespace, and what it counted when it was new.
 pub(super) struct Network {
@@ -40,8 +45,12 @@ pub(super) fn enter(network: Option<BorrowedFd<'_>>) -> Result<(), StepError> {
 
 /// Opens the counters of this process's network namespace; `proc` is where `/proc` is.
 pub(super) fn counters(proc: &str) -> Vec<OwnedFd> {
-    let open = |name: &&str| File::open(format!("{proc}/self/net/{name}")).ok();
-    COUNTERS.iter().filter_map(open).map(OwnedFd::from).collect()
+    let open = |name: &&str| File::open(format!("{proc}/self/net/{name}")).map(OwnedFd::from);
+    let (needed, optional) = COUNTERS.split_at(OPTIONAL);
+    let needed: io::Result<Vec<_>> = needed.iter().map(open).collect();
+    let mut counters = needed.unwrap_or_default();
+    counters.extend(optional.iter().filter_map(|name| open(name).ok()));
+    counters
 }
 
 impl Network {
@@ -68,20 +77,23 @@ impl Network {
 
     /// Reads all counters, a piece at a time.
     fn read(&self, mut piece: impl FnMut(&[u8])) -> io::Result<()> {
-        if self.counters.len() < COUNTERS.len() - 1 {
+        if self.counters.len() < OPTIONAL {
             return Err(io::ErrorKind::NotFound.into());
         }
         let mut buffer = [0; 4096];
-        for file in &self.counters {
+        for (place, file) in self.counters.iter().enumerate() {
             let mut at = 0;
             loop {
-                match file.read_at(&mut buffer, at)? {
-                    0 => break,
-                    length => {
-                        piece(&buffer[..length]);
-                        at += length as u64;
-                    }
+                let length = file.read_at(&mut buffer, at)?;
+                if place == SOCKETS {
+                    piece(buffer[..length].split(|byte| *byte == b'\n').next().unwrap_or_default());
+                    break;
                 }
+                if length == 0 {
+                    break;
+                }
+                piece(&buffer[..length]);
+                at += length as u64;
             }
         }
         Ok(())

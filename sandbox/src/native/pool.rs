@@ -1,10 +1,9 @@
 //! The slots of a backend: made when needed, handed out, taken back.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,12 +21,13 @@ use super::{
     instance::Instance,
     job::Report,
     number::{Number, Numbers},
+    rooted::RootKey,
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
 };
 use crate::{
-    BackendResult, ImageRef, SandboxSpec,
+    BackendResult,
     lineage::{Known, Memory},
 };
 
@@ -76,28 +76,12 @@ pub(super) struct Slot {
     /// User namespaces whose id maps layers and images get; absent for an ordinary user.
     pub(super) mappings: Option<(OwnedFd, OwnedFd)>,
     pub(super) fallbacks: Arc<Vec<String>>,
+    /// The number of the last request to it. What it answers to others came too late.
+    pub(super) request: u64,
     /// The root that its sandboxes have, if it has made one.
     pub(super) root: Option<RootKey>,
     /// Its warm interpreters; the place of each is its number.
     pub(super) interpreters: Vec<Known>,
-}
-
-/// What sandboxes must have in common to have one root, one after the other.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct RootKey {
-    image: ImageRef,
-    workdir: PathBuf,
-    trusted: Arc<BTreeMap<PathBuf, Arc<[u8]>>>,
-}
-
-impl RootKey {
-    pub(super) fn of(spec: &SandboxSpec) -> Self {
-        Self {
-            image: spec.image.clone(),
-            workdir: spec.workdir.clone(),
-            trusted: Arc::clone(&spec.trusted),
-        }
-    }
 }
 
 /// A slot that the spawner was asked for.
@@ -127,6 +111,7 @@ impl AskedSlot {
                 socket,
                 mappings,
                 fallbacks: Arc::new(fallbacks),
+                request: 0,
                 root: None,
                 interpreters: Vec::new(),
             });
@@ -164,6 +149,14 @@ impl Busy {
         self.slot.as_mut().ok_or_else(|| gone("slot already handed back"))
     }
 
+    /// Returns the slot, for a request to be sent. From here on it is either heard of or given up.
+    pub(super) fn request(&mut self) -> BackendResult<&mut Slot> {
+        self.running = true;
+        let slot = self.slot_mut()?;
+        slot.request += 1;
+        Ok(slot)
+    }
+
     pub(super) fn slot(&self) -> BackendResult<&Slot> {
         self.slot.as_ref().ok_or_else(|| gone("slot already handed back"))
     }
@@ -176,7 +169,8 @@ impl Drop for Busy {
             self.inner.take_back(slot);
             return;
         }
-        if wire::send(slot.socket.get_ref(), wire::CANCEL, &[]).is_err() {
+        let cancel = wire::header(wire::CANCEL, slot.request);
+        if wire::send(slot.socket.get_ref(), &cancel, &[]).is_err() {
             return;
         }
         let inner = Arc::clone(&self.inner);
@@ -189,10 +183,8 @@ impl Drop for Busy {
                     Err(_) => return,
                 }
             };
-            if matches!(&report, Report::Done(done) if done.lost) {
+            if matches!(report, Report::Done(done) if done.lost) {
                 slot.interpreters.clear();
-            } else if matches!(report, Report::Failed { .. }) {
-                slot.root = None;
             }
             inner.take_back(slot);
         });
@@ -345,8 +337,17 @@ async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>
     }
 }
 
-/// Receives what became of a job. Cancel safe.
+/// Receives what became of the last request. Cancel safe.
 pub(super) async fn receive_report(slot: &Slot) -> io::Result<Report> {
-    let (bytes, _) = receive(&slot.socket).await?;
-    Report::decode(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    loop {
+        let (bytes, _) = receive(&slot.socket).await?;
+        let mut from = wire::Reader(&bytes);
+        match from.u64() {
+            Some(request) if request == slot.request => {
+                return Report::decode(from.0).ok_or_else(|| io::ErrorKind::InvalidData.into());
+            }
+            Some(request) if request < slot.request => {}
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
 }

@@ -68,6 +68,9 @@ fn kernel() -> Finding {
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let (ok, fix) = match version {
         (0..5, _) | (5, 0..14) => (false, "use Linux 5.14 or newer"),
+        (5, 0..19) if rustix::process::geteuid().is_root() => {
+            (false, "as root, use Linux 5.19 or newer: no overlays on mapped mounts before")
+        }
         (5, _) | (6, 0..6) => {
             (false, "use Linux 6.6 or newer: overlays on tmpfs can't hide directories before")
         }

@@ -23,7 +23,7 @@ use super::{
     job::NewRoot,
     shared::{AtStep, StepError},
     sys,
-    tree::{c_str, make_directories, make_directory, open_directory, relative, write_file},
+    tree::{self, c_str, make_directories, make_directory, open_directory, relative, write_file},
 };
 
 /// Where a slot has the root of its sandboxes.
@@ -82,14 +82,13 @@ pub(super) fn leave_host() -> Result<(), StepError> {
 
 impl Root {
     /// Mounts a root at [`ROOT`], whose image lies behind `image`.
-    pub(super) fn mount(
-        new: &NewRoot<'_>,
-        image: &[OwnedFd],
-        workdir: &[u8],
-    ) -> Result<Self, StepError> {
-        let workdir = relative(workdir);
+    pub(super) fn mount(new: &NewRoot<'_>, image: &[OwnedFd]) -> Result<Self, StepError> {
+        let workdir = relative(new.workdir);
         lay(image, &new.trusted, &[Path::new("proc"), workdir], ROOT)?;
-        mount_move(DEV, in_root(ROOT, DEV)).at("move /dev")?;
+        if let Err(e) = mount_move(DEV, in_root(ROOT, DEV)) {
+            unmount(ROOT, UnmountFlags::DETACH).at("unmount the root")?;
+            return Err(e).at("move /dev");
+        }
         Ok(Self { workdir: workdir.to_owned() })
     }
 
@@ -139,7 +138,10 @@ fn lay(
     folders: &[&Path],
     at: &str,
 ) -> Result<(), StepError> {
-    mount("tmpfs", MADE, "tmpfs", QUIET, c"mode=755").at("mount a tmpfs")?;
+    let (bytes, inodes) = tree::room(trusted.iter().map(|(path, content)| (*path, *content)));
+    let inodes = inodes + 16 * (folders.len() + image.len() + 4) as u64;
+    let options = format!("mode=755,size={},nr_inodes={inodes}\0", bytes + 4096);
+    mount("tmpfs", MADE, "tmpfs", QUIET, c_str(&options)).at("mount a tmpfs")?;
     let laid = overlay(image, trusted, folders, at);
     rustix::process::chdir("/").at("leave the tmpfs")?;
     // The overlay has its own hold on it.

@@ -44,11 +44,11 @@ impl Sandbox for NativeSandbox {
         let lent = lineage::lent(&mut place.busy, &place.image, &spec, &command).await?;
         let process = lent.as_ref().ok().copied();
         let job = job::encode(&spec, place.making(), &command, process);
-        let mounts = place.mounts.as_deref().unwrap_or_default();
-        send_job(place.busy.slot()?, job, &connected, mounts, &command)
+        let Place { mut busy, mounts, .. } = place;
+        let slot = busy.request()?;
+        send_job(slot, job, &connected, mounts.as_deref().unwrap_or_default(), &command)
             .map_err(|e| gone(&format!("slot takes no command: {e}")))?;
-        place.sent()?;
-        let mut busy = place.busy;
+        drop(mounts);
         let Connected { ours, stdin, theirs } = connected;
         // The command has its own now; as long as ours were open, no pipe would end.
         drop(theirs);
@@ -68,9 +68,6 @@ impl Sandbox for NativeSandbox {
         let report = report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))?;
         let fallbacks = slot.fallbacks.as_ref().clone();
         busy.running = false;
-        if matches!(report, Report::Failed { .. }) {
-            busy.slot_mut()?.root = None;
-        }
         let lost = match &report {
             Report::Done(done) => done.lost,
             // Should that have been the interpreter's doing, another will be better.
@@ -82,7 +79,9 @@ impl Sandbox for NativeSandbox {
         drop(busy);
         let captures = drains.finish();
         match report {
-            Report::Interpreter(_) | Report::Reply(..) => Err(gone("slot gave another answer")),
+            Report::Rooted | Report::Interpreter(_) | Report::Reply(..) => {
+                Err(gone("slot gave another answer"))
+            }
             Report::Failed { step, errno } => {
                 warn!(sandbox_id = %id, step, errno, "sandbox could not be made");
                 Err(failed(&step, io::Error::from_raw_os_error(errno)))
@@ -199,19 +198,23 @@ fn send_job(
         .filter_map(|(theirs, own)| theirs.as_ref().map(AsFd::as_fd).or(own))
         .collect();
     fds.extend(mounts.iter().map(AsFd::as_fd));
-    send(slot.socket.get_ref(), job, fds)
+    send(slot.socket.get_ref(), slot.request, job, fds)
 }
 
-/// Sends a slot what it is asked for.
-pub(super) fn send(socket: impl AsFd, job: Vec<u8>, fds: Vec<BorrowedFd<'_>>) -> io::Result<()> {
+/// Sends a slot what it is asked for, as a part of the request of this number.
+pub(super) fn send(
+    socket: impl AsFd,
+    request: u64,
+    job: Vec<u8>,
+    fds: Vec<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let file;
     let mut fds = fds;
-    let mut message = Vec::with_capacity(job.len() + 1);
+    let message;
     if job.len() < wire::MAX_DATAGRAM {
-        message.push(wire::INLINE);
-        message.extend(job);
+        message = [wire::header(wire::INLINE, request), job].concat();
     } else {
-        message.extend([wire::IN_FILE; 2]);
+        message = wire::header(wire::IN_FILE, request);
         file = memfd_create("job", MemfdFlags::CLOEXEC)?;
         io::Write::write_all(&mut std::fs::File::from(file.try_clone()?), &job)?;
         fds.push(file.as_fd());

@@ -11,6 +11,9 @@ use seccompiler::{
     SeccompFilter, SeccompRule, TargetArch, sock_filter,
 };
 
+/// Since Linux 6.15; the same number everywhere.
+const OPEN_TREE_ATTR: i64 = 467;
+
 /// Denied whatever their arguments.
 const DENIED: &[i64] = &[
     // mounts
@@ -20,6 +23,7 @@ const DENIED: &[i64] = &[
     libc::SYS_chroot,
     libc::SYS_move_mount,
     libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
     libc::SYS_fsopen,
     libc::SYS_fsconfig,
     libc::SYS_fsmount,
@@ -175,6 +179,21 @@ fn denying(denied: &[i64]) -> io::Result<BpfProgram> {
     let fcntl =
         [libc::F_SETLEASE as u64, F_NOTIFY].map(|command| rule(&[(1, SeccompCmpOp::Eq, command)]));
     rules.insert(libc::SYS_fcntl, fcntl.into_iter().collect::<Result<_, _>>().map_err(broken)?);
+
+    // Pid 1 is of the same user, and would be late to bury the dead if it had to wait behind them.
+    let first = rule(&[(0, SeccompCmpOp::Eq, 1)]).map_err(broken)?;
+    for call in [
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setattr,
+        libc::SYS_sched_setaffinity,
+    ] {
+        rules.insert(call, vec![first.clone()]);
+    }
+    let groups = rule(&[(0, SeccompCmpOp::Ne, libc::PRIO_PROCESS.into())]);
+    let pid_1 = rule(&[(1, SeccompCmpOp::Eq, 1)]);
+    let priorities = [groups, pid_1].into_iter().collect::<Result<_, _>>().map_err(broken)?;
+    rules.insert(libc::SYS_setpriority, priorities);
 
     let filter = SeccompFilter::new(
         rules,

@@ -57,26 +57,25 @@ impl NativeSession {
     /// Has a slot make the session; returns when it is ready for a command.
     pub(super) async fn open(
         spec: SessionSpec,
-        mut place: Place,
+        place: Place,
         snapshots: Arc<Rooms>,
     ) -> BackendResult<Self> {
         let message = job::encode_session(&spec, place.making());
-        let slot = place.busy.slot()?;
+        let Place { mut busy, mounts, .. } = place;
+        let slot = busy.request()?;
+        let request = slot.request;
         let socket = rustix::io::fcntl_dupfd_cloexec(slot.socket.get_ref(), 0)
             .map_err(|e| failed("share a slot's socket", e.into()))?;
         let fallbacks = Arc::clone(&slot.fallbacks);
         let records = spec.from.iter().map(|from| from.file().as_fd());
-        let mounts = place.mounts.iter().flatten();
+        let mounts = mounts.iter().flatten();
         let fds = records.chain(mounts.map(AsFd::as_fd)).collect();
-        run::send(&socket, message, fds)
+        run::send(&socket, request, message, fds)
             .map_err(|e| gone(&format!("slot takes no session: {e}")))?;
-        place.sent()?;
-        let mut busy = place.busy;
         match receive_report(busy.slot()?).await {
             Ok(Report::Reply(0, Reply::Ready)) => {}
             Ok(Report::Failed { step, errno }) => {
                 busy.running = false;
-                busy.slot_mut()?.root = None;
                 return Err(failed(&step, io::Error::from_raw_os_error(errno)));
             }
             Ok(Report::Done(_)) => {
@@ -88,7 +87,7 @@ impl NativeSession {
         }
         let id = SandboxId::generate();
         let (used, unused) = oneshot::channel();
-        let link = Arc::new(Link::new(socket, used));
+        let link = Arc::new(Link::new(socket, request, used));
         let (told, done) = watch::channel(None);
         let runtime = busy.inner.runtime.clone();
         let state_dir = busy.inner.config.state_dir.clone();
@@ -259,8 +258,7 @@ impl Session for NativeSession {
 
     async fn close(self: Box<Self>) -> BackendResult<Usage> {
         let Self { link, mut done, .. } = *self;
-        let closed = super::wire::send(&link.socket, super::wire::CANCEL, &[]);
-        closed.map_err(|e| gone(&format!("slot takes no ask: {e}")))?;
+        link.close().map_err(|e| gone(&format!("slot takes no ask: {e}")))?;
         let told = done.wait_for(Option::is_some).await.map(|told| told.clone());
         match told.ok().flatten() {
             Some(Ok(done)) => Ok(run::usage(&done)),

@@ -15,8 +15,9 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, Mode, OFlags, openat},
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2},
     mount::{MountFlags, mount, mount_bind, mount_remount},
+    process::fchdir,
 };
 
 use super::{
@@ -140,9 +141,10 @@ fn start_session(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = openat(CWD, "/", flags, Mode::empty()).at("open the root")?;
     let files: Vec<_> = std::iter::once(&root).chain(&files).map(AsFd::as_fd).collect();
-    wire::send(&inside.socket, b"T", &files).at("hand the files over")?;
     enter_workdir(&session.job)?;
     give_up_rights(inside, &session.job, with_workdir(confinement, &session.job)?)?;
+    inside.shared.set_started(sys::now_ns());
+    wire::send(&inside.socket, b"T", &files).at("hand the files over")?;
     init::serve(inside, session.job.workdir)
 }
 
@@ -256,12 +258,20 @@ fn build_tree(
     }
     let target = Path::new("/").join(relative(job.workdir));
     if lowers.is_empty() {
-        return mount_bind("up", &target).at("bind the work tree");
+        mount_bind("up", &target).at("bind the work tree")?;
+        return leave_box();
     }
     lowers.reverse();
     options.clear();
     let _ = write!(options, "lowerdir={},upperdir=up,workdir=wk,userxattr\0", lowers.join(":"));
-    mount("overlay", &target, "overlay", QUIET, c_str(&options)).at("mount the work tree's overlay")
+    mount("overlay", &target, "overlay", QUIET, c_str(&options))
+        .at("mount the work tree's overlay")?;
+    leave_box()
+}
+
+/// Nothing leads to the box any more: not even this process's own directory.
+fn leave_box() -> Result<(), StepError> {
+    rustix::process::chdir("/").at("enter the root")
 }
 
 /// Files of `/proc` that tell about the machine what no test needs.
@@ -273,7 +283,13 @@ pub(super) fn start_directory(job: &Job<'_>) -> PathBuf {
 }
 
 fn enter_workdir(job: &Job<'_>) -> Result<(), StepError> {
-    rustix::process::chdir(start_directory(job)).at("enter the working directory")
+    // We may still open what a command may not, through a link that its files have there: not by those
+    // of `/proc`.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    openat2(CWD, start_directory(job), flags, Mode::empty(), resolve)
+        .and_then(fchdir)
+        .at("enter the working directory")
 }
 
 /// Returns the resource limits that depend on the job.

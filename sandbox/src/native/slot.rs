@@ -19,7 +19,7 @@ use rustix::{
 use super::{
     cgroup::{Role, SlotFiles},
     cpus,
-    job::{self, Job, NewInterpreter, NewSession, Report, Request, Source},
+    job::{self, Job, NewInterpreter, NewRoot, NewSession, Report, Request, Source},
     keep, landlock,
     lending::{Lending, Stage},
     net::Network,
@@ -109,6 +109,8 @@ pub(super) struct Slot<'a> {
     fallbacks: Vec<String>,
     /// Whether the next sandbox is cloned before its job comes.
     ahead: bool,
+    /// The number of the request that it works on, or worked on last.
+    pub(super) request: u64,
     /// What its sandboxes have as their root, once there was one.
     root: Option<Root>,
     /// One for the next sandbox, if nothing is in it.
@@ -234,6 +236,7 @@ impl<'a> Slot<'a> {
             pids_limit: 0,
             fallbacks,
             ahead,
+            request: 0,
             root: None,
             network: None,
             next: None,
@@ -257,20 +260,22 @@ impl<'a> Slot<'a> {
             if message.is_empty() {
                 return;
             }
-            // A cancellation that came too late.
-            if message == wire::CANCEL {
+            let Some((first, request)) = wire::read_header(&message) else { return };
+            // What came too late for the last request.
+            if first == wire::CANCEL || request <= self.request {
                 continue;
             }
+            self.request = request;
             let report = self.answer(&message, fds, socket).unwrap_or_else(|e| {
                 let errno = e.source.raw_os_error().unwrap_or(libc::EINVAL);
                 Report::Failed { step: e.step.to_owned(), errno }
             });
-            if wire::send(socket, &report.encode(), &[]).is_err() {
+            if tell(socket, request, &report).is_err() {
                 return;
             }
             // The last hold on the dead sandbox's mounts: the kernel takes its time to undo them.
             self.namespaces.clear();
-            if matches!(report, Report::Interpreter(_)) {
+            if matches!(report, Report::Interpreter(_) | Report::Rooted) {
                 continue;
             }
             // For the next sandbox, while nobody waits.
@@ -363,41 +368,39 @@ impl<'a> Slot<'a> {
         let bytes = wire::job(message, &mut fds).at("read the job")?;
         let request = job::decode(&bytes).ok_or_else(bad_message).at("read the job")?;
         match request {
+            Request::Root(request) => self.make_root(&request, fds),
             Request::Interpreter(request) => self.start_interpreter(&request, fds),
             Request::Job(job) => {
                 let stdio = fds.len().min(3 + job.channels.len());
                 let held = if job.lent.is_some() { &fds[..stdio] } else { &[] };
                 let held = held.iter().map(rustix::io::dup).collect::<Result<_, _>>();
                 let held = held.at("keep the command's descriptors")?;
-                self.mount(&job, &mut fds, stdio)?;
+                fds.extend(self.open_mounts(job.directories())?);
                 fds.extend(file);
                 self.run(&job, message, fds, held, socket, received_ns)
             }
             Request::Session(session) => {
-                let records = fds.len().min(usize::from(session.thawed));
-                self.mount(&session.job, &mut fds, records)?;
+                fds.extend(self.open_mounts(session.job.directories())?);
                 fds.extend(file);
                 self.keep(&session, message, fds, socket, received_ns)
             }
         }
     }
 
-    /// Makes a job's root the slot's if it brings another. `fds` are those of the job, the first
-    /// `others` of them no mounts; leaves those for the layers.
-    fn mount(
+    /// Makes another root for the sandboxes to come.
+    fn make_root(
         &mut self,
-        job: &Job<'_>,
-        fds: &mut Vec<OwnedFd>,
-        others: usize,
-    ) -> Result<(), StepError> {
-        fds.extend(self.open_mounts(job.directories())?);
-        let Some(new) = &job.root else { return Ok(()) };
-        let layers = (others + new.image.len()).min(fds.len());
-        let image: Vec<_> = fds.drain(others..layers).collect();
+        new: &NewRoot<'_>,
+        mut image: Vec<OwnedFd>,
+    ) -> Result<Report, StepError> {
+        image.extend(self.open_mounts(new.image.iter())?);
         self.end_next()?;
-        self.root.take().map_or(Ok(()), Root::unmount)?;
-        self.root = Some(Root::mount(new, &image, job.workdir)?);
-        Ok(())
+        if self.root.take().is_some_and(|root| root.unmount().is_err()) {
+            // Where the pieces are is anybody's guess.
+            sys::exit_now(1);
+        }
+        self.root = Some(Root::mount(new, &image)?);
+        Ok(Report::Rooted)
     }
 
     /// Makes a sandbox for several commands and keeps it.
@@ -578,11 +581,17 @@ fn wait(
             continue;
         }
         if is_called {
-            let mut byte = [0; 8];
-            verdict = match wire::receive(socket, &mut byte) {
-                Ok((0, _)) | Err(_) => Verdict::Orphaned,
-                Ok(_) => Verdict::Cancelled,
-            };
+            let mut message = [0; 16];
+            let length = wire::receive(socket, &mut message).map_or(0, |(length, _)| length);
+            match wire::read_header(&message[..length]) {
+                // It came too late for another.
+                Some((_, request)) if request < slot.request => {}
+                Some((wire::CANCEL, request)) if request == slot.request => {
+                    verdict = Verdict::Cancelled;
+                }
+                // The service is gone, or makes no sense.
+                _ => verdict = Verdict::Orphaned,
+            }
         } else if is_lending && let Some(lending) = lending {
             match interpreter.filter(|_| stage == Stage::Asked) {
                 Some(it) => {
@@ -602,6 +611,11 @@ fn wait(
             sys::kill_pidfd(next.pidfd.as_fd());
         }
     }
+}
+
+/// Says what became of the request of this number.
+pub(super) fn tell(socket: impl AsFd, request: u64, report: &Report) -> io::Result<()> {
+    wire::send(socket, &[&request.to_le_bytes()[..], &report.encode()].concat(), &[])
 }
 
 pub(super) fn bad_message() -> io::Error {

@@ -23,24 +23,29 @@ use super::{
     setup::BOX,
 };
 
-/// Bytes and inodes of the trees that the setup itself writes, which don't count as the command's.
+/// Bytes and inodes of what the setup itself writes to a box, which don't count as the command's.
 pub(super) fn own_share(job: &Job<'_>) -> (u64, u64) {
-    let pages = |content: &[u8]| (content.len() as u64).next_multiple_of(4096);
-    let depth = |path: &[u8]| path.iter().filter(|byte| **byte == b'/').count() as u64 + 1;
-    let mut bytes = 0;
     // The root, its folders, those of the layers, overlayfs's own two.
-    let mut inodes = 3 + (BOX.len() + job.layers.len()) as u64;
+    let (mut bytes, mut inodes) = (0, 3 + (BOX.len() + job.layers.len()) as u64);
     for layer in &job.layers {
         let JobLayer::Files(files) = layer else { continue };
-        for (path, entry) in files {
-            inodes += depth(path);
-            bytes += match entry {
-                JobEntry::File { content, .. } | JobEntry::Symlink(content) => pages(content),
-                JobEntry::Absent => 0,
-            };
-        }
+        let entries = files.iter().map(|(path, entry)| match entry {
+            JobEntry::File { content, .. } | JobEntry::Symlink(content) => (*path, *content),
+            JobEntry::Absent => (*path, &[][..]),
+        });
+        let room = room(entries);
+        bytes += room.0;
+        inodes += room.1;
     }
     (bytes, inodes)
+}
+
+/// Bytes and inodes that files of these paths and contents take of a tmpfs, at most.
+pub(super) fn room<'f>(files: impl Iterator<Item = (&'f [u8], &'f [u8])>) -> (u64, u64) {
+    files.fold((0, 0), |(bytes, inodes), (path, content)| {
+        let depth = path.iter().filter(|byte| **byte == b'/').count() as u64 + 1;
+        (bytes + (content.len() as u64).next_multiple_of(4096), inodes + depth)
+    })
 }
 
 /// Returns mount options that end in a NUL as the kernel takes them.

@@ -25,8 +25,23 @@ pub(crate) const MAX_FDS: usize = 200;
 pub(crate) const INLINE: u8 = 1;
 /// The first byte of a job that lies in the memory file sent as the last descriptor.
 pub(crate) const IN_FILE: u8 = 2;
-/// Ends the running job.
-pub(crate) const CANCEL: &[u8] = b"C";
+/// The first byte of a message that ends the request, and has nothing else.
+pub(crate) const CANCEL: u8 = 3;
+
+/// Bytes of a header.
+const HEADER: usize = 9;
+
+/// Returns what a message of the service to a slot begins with: its first byte, and the number of the
+/// request that it belongs to. Whatever comes too late for its request is told by that.
+pub(crate) fn header(first: u8, request: u64) -> Vec<u8> {
+    [&[first][..], &request.to_le_bytes()].concat()
+}
+
+/// Reads the header of a message.
+pub(crate) fn read_header(message: &[u8]) -> Option<(u8, u64)> {
+    let (first, rest) = message.split_first()?;
+    Some((*first, u64::from_le_bytes(*rest.first_chunk()?)))
+}
 
 /// Makes a connected pair of datagram sockets that tell when the other end is gone.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -89,9 +104,10 @@ pub(crate) fn receive_exactly(socket: impl AsFd) -> rustix::io::Result<(Vec<u8>,
 /// Returns the job that a message holds, wherever it lies; takes the memory file off `fds`.
 pub(crate) fn job<'m>(message: &'m [u8], fds: &mut Vec<OwnedFd>) -> io::Result<Cow<'m, [u8]>> {
     let broken = || io::Error::from_raw_os_error(libc::EBADMSG);
-    match message {
-        [INLINE, job @ ..] => Ok(job.into()),
-        [IN_FILE, ..] => {
+    let (first, _) = read_header(message).ok_or_else(broken)?;
+    match first {
+        INLINE => Ok(message[HEADER..].into()),
+        IN_FILE => {
             let mut file = File::from(fds.pop().ok_or_else(broken)?);
             let mut job = Vec::new();
             file.rewind()?;

@@ -7,7 +7,9 @@ use assay_sandbox::{Backend, BackendError, ImageRef, Layer, SandboxSpec, Start, 
 use tar::{Builder, EntryType, Header};
 
 use crate::{
-    common::{Fixture, file, files, is_root, native, rootfs, sh, spec, stdout, told},
+    common::{
+        Fixture, file, files, is_root, native, native_of_one_slot, rootfs, sh, spec, stdout, told,
+    },
     warm,
 };
 
@@ -153,4 +155,25 @@ async fn refuses_layers_that_are_none() {
     let spec = SandboxSpec { image: image(most), layers, ..spec() };
     let run = native.run_in(spec, sh("true")).await;
     assert_eq!(run.termination, Termination::Exited(0), "{}", told(&run));
+}
+
+/// Whoever makes an image again at the same place gets the new one.
+#[tokio::test]
+async fn an_image_that_was_made_again_is_another() {
+    let (Some(native), Some(from)) = (native_of_one_slot(), rootfs()) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let tree = place.path().join("tree");
+    for text in ["first", "second"] {
+        let _ = std::fs::remove_dir_all(&tree);
+        let copied = std::process::Command::new("cp").arg("-a").arg(&from).arg(&tree).status();
+        assert!(copied.unwrap().success());
+        std::fs::write(tree.join("etc/which"), text).unwrap();
+        let image = ImageRef::Rootfs { path: tree.clone(), digest: "sha256:same".to_owned() };
+        for _ in 0..2 {
+            let spec = SandboxSpec { image: image.clone(), ..spec() };
+            let execution = native.run_in(spec, sh("cat /etc/which")).await;
+            assert_eq!(stdout(&execution), text, "{}", told(&execution));
+        }
+    }
+    assert_eq!(native.slots().misses, 1, "one slot made all of them");
 }

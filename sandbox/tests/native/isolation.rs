@@ -1,9 +1,13 @@
 //! What a sandboxed program can't see and can't do.
 
-use assay_sandbox::{Start, Termination};
+use assay_sandbox::{
+    Backend as _, Channel, ChannelEnd, Command, FileEntry, SandboxSpec, Start, Termination,
+};
 
 use crate::{
-    common::{command, is_root, native, native_of_one_slot, python, sh, spec, stdout, told},
+    common::{
+        command, file, files, is_root, native, native_of_one_slot, python, sh, spec, stdout, told,
+    },
     warm,
 };
 
@@ -33,7 +37,7 @@ print(socket.gethostbyname('localhost'), socket.gethostname())
 #[tokio::test]
 async fn no_sandbox_sees_what_another_did_on_the_loopback() {
     let Some(native) = native_of_one_slot() else { return };
-    let look = "readlink /proc/self/ns/net; cd /proc/net; cat dev snmp netstat snmp6";
+    let look = "readlink /proc/self/ns/net; cd /proc/net; cat dev snmp netstat snmp6 ip6_flowlabel";
     let quiet = stdout(&native.run(sh(look)).await);
     assert!(quiet.contains("lo: "), "{quiet}");
     let again = stdout(&native.run(sh(look)).await);
@@ -45,6 +49,9 @@ async fn no_sandbox_sees_what_another_did_on_the_loopback() {
         "import socket\ntry: socket.socket().connect(('10.0.0.1', 9))\nexcept OSError: pass",
         "import socket\ntry: socket.socket(socket.AF_INET6).connect(('fd00::1', 9))\nexcept OSError: pass",
         "import socket\nsocket.create_server(('127.0.0.1', 8000))\nimport os; os.kill(os.getpid(), 9)",
+        // A flow label, which lives on for a while: destination, label, action, share, flags, expires, linger.
+        "import socket, struct\nsocket.socket(socket.AF_INET6, socket.SOCK_DGRAM).setsockopt(41, 32, \
+         b'\\xfd' + b'hidden tests!!!' + struct.pack('!IBBHHHI', 0x10000, 0, 255, 1, 60, 60, 0))",
     ] {
         native.run(python(code)).await;
         let after = stdout(&native.run(sh(look)).await);
@@ -55,6 +62,49 @@ async fn no_sandbox_sees_what_another_did_on_the_loopback() {
     let rested = stdout(&native.run(sh(look)).await);
     assert_eq!(counts(&rested), counts(&quiet));
     assert_eq!(native.slots().misses, 1, "one slot made all of them");
+}
+
+/// A socket that is on its way to somebody else outlives its sandbox, and belongs to no other.
+#[tokio::test]
+async fn no_sandbox_meets_a_socket_of_another() {
+    let Some(native) = native_of_one_slot() else { return };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let code = r"
+import array, socket
+peer, named, bound = socket.socket(fileno=4), socket.socket(socket.AF_UNIX), socket.socket()
+named.bind('\0meet'); named.listen(); bound.bind(('127.0.0.1', 8000)); bound.listen()
+fds = array.array('i', [named.fileno(), bound.fileno()])
+peer.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]); print('sent')
+";
+    let channels = vec![Channel { fd: 4, end: ChannelEnd::Fd(theirs.into()) }];
+    let sent = native.run(Command { channels, ..python(code) }).await;
+    assert_eq!(stdout(&sent), "sent", "{}", told(&sent));
+    let code = r"
+import socket
+for family, address in [(socket.AF_UNIX, '\0meet'), (socket.AF_INET, ('127.0.0.1', 8000))]:
+    try: socket.socket(family).connect(address); print('connected')
+    except OSError as e: print(e.errno)
+";
+    assert_eq!(stdout(&native.run(python(code)).await), "111\n111");
+    drop(ours);
+}
+
+/// Whatever a command is to start in, its files can't lead whoever starts it to anything else.
+#[tokio::test]
+async fn the_working_directory_is_no_way_out() {
+    let Some(native) = native_of_one_slot() else { return };
+    let places = (3..40).map(|fd| format!("/proc/self/fd/{fd}"));
+    for place in places.chain(["/proc/self/cwd".to_owned(), "/proc/self/root".to_owned()]) {
+        let link = FileEntry::Symlink(place.clone().into());
+        let spec = SandboxSpec { layers: vec![files([("sub", link)])], ..spec() };
+        let sandbox = native.create(spec).await.unwrap();
+        let result = sandbox.run(Command { cwd: "sub".into(), ..sh("pwd -P") }).await;
+        assert!(result.is_err(), "{place}: {}", told(&result.unwrap()));
+    }
+    let link = FileEntry::Symlink("a".into());
+    let spec = SandboxSpec { layers: vec![files([("a/b", file("")), ("sub", link)])], ..spec() };
+    let execution = native.run_in(spec, Command { cwd: "sub".into(), ..sh("pwd -P; ls") }).await;
+    assert_eq!(stdout(&execution), "/work/a\nb", "{}", told(&execution));
 }
 
 #[tokio::test]

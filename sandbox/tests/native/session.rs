@@ -17,7 +17,10 @@ use assay_sandbox::{
 };
 
 use crate::{
-    common::{DAEMON, Fixture, command, file, files, limited, native, python, sh, spec},
+    common::{
+        DAEMON, Fixture, command, file, files, limited, native, native_of_one_slot, python, sh,
+        spec,
+    },
     leftovers::{mark, processes, until},
 };
 
@@ -660,6 +663,29 @@ async fn a_lease_runs_out_and_a_heartbeat_renews_it() {
     assert!(matches!(over, Err(SessionError::Over(Over::Lease))), "{over:?}");
     assert!(read(&*session, "file").await.is_err(), "it is freed");
     assert_eq!(native.run(sh("echo fine")).await.stdout.head, b"fine\n");
+}
+
+/// Whoever still has a process of a closed session asks nothing of the sandbox after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asks_that_come_too_late_are_nobodys() {
+    for round in 0..20 {
+        let Some(native) = native_of_one_slot() else { return };
+        let session = open(&native, spec()).await;
+        let process = session.start(sh("sleep 1000"), LONG).await.expect("a start");
+        let late = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_micros(100 * round)).await;
+            drop(process);
+        });
+        session.close().await.expect("an end");
+        for n in [0, 1, 1] {
+            let text = format!("tests {n}");
+            let trusted = Arc::new([("/assay/t".into(), text.as_bytes().into())].into());
+            let spec = SandboxSpec { trusted, ..spec() };
+            let execution = native.run_in(spec, sh("cat /assay/t")).await;
+            assert_eq!(execution.stdout.complete(), Some(text.as_bytes()), "round {round}");
+        }
+        late.await.expect("a drop");
+    }
 }
 
 #[tokio::test]
