@@ -17,8 +17,8 @@ if ! docker info >/dev/null 2>&1; then
     (apt-get update && apt-get install -y --no-install-recommends docker.io) >/dev/null 2>&1 ||
       skip "installing docker.io failed"
   fi
-  # What an engine left that was killed. Its process id may be somebody else's by now.
-  grep -qs dockerd "/proc/$(cat /var/run/docker.pid 2>/dev/null)/cmdline" || rm -f /var/run/docker.pid
+  # What a killed engine left. Its process ids may be others' by now.
+  pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid /var/run/docker/containerd/containerd.pid
   echo "starting dockerd" >&2
   setsid dockerd >"${TMPDIR:-/tmp}/assay-dockerd.log" 2>&1 </dev/null &
   for _ in $(seq 60); do
