@@ -17,8 +17,10 @@ if ! docker info >/dev/null 2>&1; then
     (apt-get update && apt-get install -y --no-install-recommends docker.io) >/dev/null 2>&1 ||
       skip "installing docker.io failed"
   fi
-  # What a killed engine left. Its process ids may be others' by now.
-  pgrep -x dockerd >/dev/null || rm -f /var/run/docker.pid /var/run/docker/containerd/containerd.pid
+  # What a killed engine left. It may still be dying, and its process ids may be others' by now.
+  alive() { pgrep -x --runstates D,R,S dockerd >/dev/null; }
+  for _ in $(seq 50); do alive && sleep 0.1 || break; done
+  alive || rm -f /var/run/docker.pid /var/run/docker/containerd/containerd.pid
   echo "starting dockerd" >&2
   setsid dockerd >"${TMPDIR:-/tmp}/assay-dockerd.log" 2>&1 </dev/null &
   for _ in $(seq 60); do
