@@ -90,8 +90,8 @@ pub struct NativeConfig {
     pub first_uid: u32,
     /// Most sandboxes at the same time; further ones wait.
     pub max_sandboxes: usize,
-    /// Whether an idle slot prepares its next sandbox: a waiting process each, for a tenth of a
-    /// short run's time.
+    /// Whether a slot prepares its next sandbox after each, for two seconds: a waiting process, for
+    /// a third of a short run's time.
     pub ahead: bool,
     /// Resting slots below which more are made, before anybody asks for them. One that is taken
     /// counts no more, so the next caller finds one unless more come at once.
