@@ -92,12 +92,17 @@ impl<'a> Lending<'a> {
         self.stage = match asked {
             Ok(()) => Stage::Asked,
             Err(why) => {
-                self.interpreter = None;
-                self.start = Start::ColdInstead(format!("the warm interpreter: {why}"));
-                let _ = wire::send(pid_1, &setup::EXECUTE.to_le_bytes(), &[]);
+                self.execute_instead(&why, pid_1);
                 Stage::Settled
             }
         };
+    }
+
+    /// Has pid 1 execute the command.
+    fn execute_instead(&mut self, why: &str, pid_1: &OwnedFd) {
+        self.interpreter = None;
+        self.start = Start::ColdInstead(format!("the warm interpreter: {why}"));
+        let _ = wire::send(pid_1, &setup::EXECUTE.to_le_bytes(), &[]);
     }
 
     fn ask(&self, slot: &Slot<'_>, interpreter: &Interpreter, rules: &[OwnedFd]) -> io::Result<()> {
@@ -131,11 +136,10 @@ impl<'a> Lending<'a> {
                 self.stage = Stage::Settled;
                 self.failed = Some((step, errno));
             }
+            // So have its forks, which hold the socket as long as they could say that they started.
             _ => {
                 self.stage = Stage::Settled;
-                self.interpreter = None;
-                let step = "start the command: the warm interpreter ended".to_owned();
-                self.failed = Some((step, libc::EPIPE));
+                self.execute_instead("it ended", pid_1);
             }
         }
         self.failed.is_some()

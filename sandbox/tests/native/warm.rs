@@ -406,6 +406,33 @@ async fn a_killed_interpreter_harms_no_run_and_is_replaced() {
     }
 }
 
+#[tokio::test]
+async fn an_interpreter_that_dies_with_a_command_is_made_up_for() {
+    let Some(native) = native() else { return };
+    let module = "colorsys"; // no other test's
+    let execution = run_in(&native, spec(), "print('ran')", &[module]).await;
+    assert_eq!(execution.isolation.start, Start::Warm);
+    let found = interpreters(module);
+    let signal = |signal| {
+        for pid in found.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    };
+    signal(rustix::process::Signal::STOP);
+    let dies = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        signal(rustix::process::Signal::KILL);
+    };
+    let modules = [module];
+    let ran = run_in(&native, spec(), "print('ran')", &modules);
+    let (execution, ()) = tokio::join!(ran, dies);
+    assert_eq!(stdout(&execution), "ran", "{}", told(&execution));
+    let Start::ColdInstead(why) = &execution.isolation.start else { panic!("{execution:?}") };
+    assert!(why.contains("it ended"), "{why}");
+    let execution = run_in(&native, spec(), "print('ran')", &[module]).await;
+    assert_eq!(execution.isolation.start, Start::Warm);
+}
+
 /// Whether a process is in no sandbox: it has one id.
 fn is_outside(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

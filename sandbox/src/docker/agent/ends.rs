@@ -275,7 +275,11 @@ impl Ends {
                     break io::Error::from_raw_os_error(errno);
                 }
                 Said::Silence => break io::Error::from_raw_os_error(libc::ETIMEDOUT),
-                _ => break io::Error::from_raw_os_error(libc::EPIPE),
+                // So have its forks, which hold the socket as long as they could say that they started.
+                _ => {
+                    agent.settle(place, false);
+                    return Ok(Err("it ended".to_owned()));
+                }
             }
         };
         agent.settle(place, done);
