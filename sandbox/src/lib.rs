@@ -12,6 +12,7 @@ mod execution;
 mod fake;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod idle;
 mod lineage;
 mod modules;
 pub mod native;

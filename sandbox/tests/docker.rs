@@ -219,6 +219,9 @@ assert libc.shmget(4711, 4096, 0o1666) >= 0
 assert libc.semget(4711, 1, 0o1666) >= 0
 assert libc.msgget(4711, 0o1666) >= 0
 libc.mq_open(b'/left', os.O_CREAT | os.O_RDWR, 0o666, None)
+for place in ('/tmp', '/dev/shm', '.'):
+    try: os.setxattr(place, 'user.left', b'x')
+    except OSError: pass
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -229,7 +232,8 @@ print('left', os.getuid())
     let look = "
 import os
 tables = [len(open('/proc/sysvipc/' + kind).readlines()) - 1 for kind in ('shm', 'sem', 'msg')]
-print(sorted(os.listdir('/tmp') + os.listdir('/dev/shm') + os.listdir('/dev/mqueue')),
+print(sorted(os.listdir('/tmp') + os.listdir('/dev/shm') + os.listdir('/dev/mqueue')
+             + os.listxattr('/tmp') + os.listxattr('/dev/shm') + os.listxattr('.')),
       sorted(os.listdir('.') + os.listdir('dir')), tables,
       len([name for name in os.listdir('/proc') if name.isdigit()]))
 print(os.getuid())

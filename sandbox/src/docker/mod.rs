@@ -106,7 +106,7 @@ impl Docker {
             owner: owner(std::process::id()).into(),
             program: Arc::new(program),
             permits: Arc::new(Semaphore::new(max_sandboxes)),
-            pool: Arc::default(),
+            pool: Pool::new(max_sandboxes),
             memory: Arc::default(),
         };
         docker.reap_orphans().await?;

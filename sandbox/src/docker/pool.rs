@@ -1,14 +1,13 @@
 //! The containers of a backend: started when needed, handed out, taken back.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tracing::debug;
 
@@ -18,29 +17,46 @@ use super::{
     lost,
     slot::{Kind, Slot},
 };
-use crate::BackendResult;
+use crate::{BackendResult, idle::Idle};
 
-/// Most containers that stand ready: the one that has rested longest goes first.
+/// Most containers that stand ready for long: the one that has rested longest goes first.
 const MOST_IDLE: usize = 16;
+/// How long others stay that nobody needs.
+const NEEDLESS: Duration = Duration::from_secs(30);
 /// How long an agent may take to end a run that nobody wants any more.
 const CANCELLED: Duration = Duration::from_secs(15);
 
-/// Containers without a sandbox, longest rested first.
-#[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<VecDeque<Slot>>);
+/// Containers without a sandbox.
+#[derive(Debug)]
+pub(super) struct Pool(Mutex<Idle<Slot>>);
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Slot>> {
+    /// `most` is how many may rest at any time.
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Idle::new(MOST_IDLE, most))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle<Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, slot: Slot) {
-        let mut idle = self.lock();
-        idle.push_back(slot);
-        let surplus = idle.len().saturating_sub(MOST_IDLE);
-        let surplus: Vec<_> = idle.drain(..surplus).collect();
-        drop(idle);
-        drop(surplus);
+    fn put(self: &Arc<Self>, slot: Slot) {
+        let (gone, begins) = self.lock().put(slot);
+        drop(gone);
+        if begins && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let pool = Arc::downgrade(self);
+            runtime.spawn(async move {
+                loop {
+                    sleep(NEEDLESS).await;
+                    let Some(pool) = pool.upgrade() else { return };
+                    let (needless, goes_on) = pool.lock().needless();
+                    drop(needless);
+                    if !goes_on {
+                        return;
+                    }
+                }
+            });
+        }
     }
 
     /// Takes one of this kind that lives: the one that rested least, whose memory is warm.
@@ -49,7 +65,7 @@ impl Pool {
             let mut slot = {
                 let mut idle = self.lock();
                 let place = idle.iter().rposition(|slot| slot.kind == *kind)?;
-                idle.remove(place)?
+                idle.take(place)?
             };
             if slot.is_idle() {
                 return Some(slot);

@@ -66,7 +66,7 @@ use self::{
     instance::Instance,
     job::Making,
     number::Numbers,
-    pool::{Busy, Inner, Slot},
+    pool::{Busy, Inner, Slot, State},
     rooted::RootKey,
     run::NativeSandbox,
     session::NativeSession,
@@ -93,11 +93,12 @@ pub struct NativeConfig {
     /// Whether a slot prepares its next sandbox after each, for two seconds: a waiting process, for
     /// a third of a short run's time.
     pub ahead: bool,
-    /// Resting slots below which more are made, before anybody asks for them. One that is taken
-    /// counts no more, so the next caller finds one unless more come at once.
+    /// Resting slots below which more are made, before anybody asks for them; also of those that have
+    /// the image and trusted files of a sandbox that found one. One that is taken counts no more, so
+    /// the next caller finds one unless more come at once.
     pub idle_low: usize,
-    /// Resting slots above which one that comes back is ended, with its warm interpreters: what a
-    /// burst needed is given back.
+    /// Resting slots above which those that nobody needs for five seconds are ended, with their warm
+    /// interpreters: what a burst needed is given back.
     pub idle_high: usize,
     /// Most bytes that all snapshots of sessions take in `state_dir`, and never more than half of
     /// what is free there at the start.
@@ -158,7 +159,7 @@ impl Native {
             permits: Arc::new(Semaphore::new(config.max_sandboxes)),
             numbers: Numbers::below(instance::IDS),
             cpus: Cpus::of_this_process(),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(&config)),
             memory: Memory::default(),
             config,
             runtime,
@@ -223,10 +224,10 @@ impl Native {
             .await
             .map_err(|e| failed("wait for a free sandbox", io::Error::other(e)))?;
         let root = RootKey::of(&image, spec)?;
-        let slot = self.inner.slot(&root).await?;
+        let slot = self.inner.slot(&root, &image).await?;
         let inner = Arc::clone(&self.inner);
         let cpu = if inner.config.pin { inner.cpus.take() } else { None };
-        let mut busy = Busy { inner, slot: Some(slot), running: false, cpu, _permit: permit };
+        let mut busy = Busy { inner, slot: Some(slot), running: false, cpu, _permit: Some(permit) };
         rooted::ensure(&mut busy, root, &image).await?;
         let mounts = open_layers(busy.slot()?, spec)?;
         Ok(Place { busy, image, mounts })

@@ -1,10 +1,11 @@
 //! The slots of a backend: made when needed, handed out, taken back.
 
 use std::{
-    collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
@@ -12,7 +13,7 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     NativeConfig,
@@ -21,15 +22,19 @@ use super::{
     instance::Instance,
     job::Report,
     number::{Number, Numbers},
-    rooted::RootKey,
+    rooted::{self, RootKey},
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
 };
 use crate::{
     BackendResult,
+    idle::Idle,
     lineage::{Known, Memory},
 };
+
+/// How long slots above the high watermark stay that nobody needs.
+const NEEDLESS: Duration = Duration::from_secs(5);
 
 /// What all clones of a backend and all its sandboxes share.
 pub(super) struct Inner {
@@ -45,14 +50,36 @@ pub(super) struct Inner {
     pub(super) memory: Memory,
 }
 
-#[derive(Default)]
 pub(super) struct State {
     spawner: Option<(std::process::Child, OwnedFd)>,
-    /// The one that has rested longest first: the others may still prepare for their next sandbox.
-    free: VecDeque<Slot>,
+    free: Idle<Slot>,
     /// How many slots are being made that nobody waits for.
     spares_coming: usize,
+    /// The roots that slots make for nobody yet.
+    roots_coming: Vec<RootKey>,
     counts: SlotCounts,
+}
+
+impl State {
+    pub(super) fn new(config: &NativeConfig) -> Self {
+        Self {
+            spawner: None,
+            free: Idle::new(config.idle_high.max(config.idle_low), config.max_sandboxes),
+            spares_coming: 0,
+            roots_coming: Vec::new(),
+            counts: SlotCounts::default(),
+        }
+    }
+
+    /// Takes a slot that has this root, or else the one that has rested longest. Of several it is one
+    /// that has most interpreters, and of those the one that has rested longest: others may still
+    /// prepare for their next sandbox.
+    fn take(&mut self, root: &RootKey) -> Option<Slot> {
+        let suits = |slot: &Slot| slot.has(root).then_some(slot.interpreters.len());
+        let most = self.free.iter().filter_map(suits).max();
+        let best = |most| self.free.iter().position(|slot| suits(slot) == Some(most));
+        self.free.take(most.and_then(best).unwrap_or(0))
+    }
 }
 
 /// What a backend's slots did since it started.
@@ -65,7 +92,8 @@ pub struct SlotCounts {
     /// Sandboxes that had to wait until a slot was made: demand that
     /// [`idle_low`](NativeConfig::idle_low) did not foresee.
     pub misses: u64,
-    /// Slots that were ended because more than [`idle_high`](NativeConfig::idle_high) rested.
+    /// Slots that were ended because more than [`idle_high`](NativeConfig::idle_high) rested for a
+    /// while.
     pub ended: u64,
 }
 
@@ -131,6 +159,10 @@ impl Slot {
         let result = wire::receive(self.socket.get_ref(), &mut [0; 8]);
         matches!(result, Err(rustix::io::Errno::AGAIN))
     }
+
+    fn has(&self, root: &RootKey) -> bool {
+        self.root.as_ref() == Some(root)
+    }
 }
 
 /// A slot in somebody's hands. Dropping it kills what runs there and then hands the slot back.
@@ -141,7 +173,8 @@ pub(super) struct Busy {
     pub(super) running: bool,
     /// The only one that its sandbox runs on.
     pub(super) cpu: Option<Cpu>,
-    pub(super) _permit: OwnedSemaphorePermit,
+    /// For a sandbox.
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Busy {
@@ -207,14 +240,17 @@ impl Inner {
         Ok(())
     }
 
-    /// Returns a free slot, one that has this root if there is any, or makes one.
-    pub(super) async fn slot(self: &Arc<Self>, root: &RootKey) -> BackendResult<Slot> {
+    /// Returns a free slot, one that has this root if there is any, or makes one. `image` is the
+    /// root's.
+    pub(super) async fn slot(
+        self: &Arc<Self>,
+        root: &RootKey,
+        image: &Arc<[PathBuf]>,
+    ) -> BackendResult<Slot> {
         let asked = {
             let mut state = self.lock();
             let free = loop {
-                let suits = |slot: &Slot| slot.root.as_ref() == Some(root);
-                let place = state.free.iter().position(suits).unwrap_or(0);
-                match state.free.remove(place) {
+                match state.take(root) {
                     Some(slot) if !slot.is_idle() => {}
                     other => break other,
                 }
@@ -230,6 +266,10 @@ impl Inner {
             }
             // Whoever waits comes before those that nobody waits for.
             let asked = free.is_none().then(|| self.ask_for_slot(&mut state)).transpose()?;
+            // Not when it is used for the first time: often that is the last.
+            if free.as_ref().is_some_and(|slot| slot.has(root)) {
+                self.root_another(&mut state, root, image);
+            }
             self.make_spares(&mut state);
             match (free, asked) {
                 (Some(slot), _) => return Ok(slot),
@@ -240,10 +280,47 @@ impl Inner {
         asked.ready().await
     }
 
+    /// Has a slot without a root make this one, unless as many as the low watermark rest that have
+    /// it: they prepare their next sandboxes while another has one.
+    fn root_another(self: &Arc<Self>, state: &mut State, root: &RootKey, image: &Arc<[PathBuf]>) {
+        let rest = state.free.iter().filter(|slot| slot.has(root)).count();
+        let coming = state.roots_coming.iter().filter(|coming| *coming == root).count();
+        let is_full = state.free.iter().len() + coming >= self.config.idle_high;
+        if rest + coming >= self.config.idle_low || is_full || !self.config.ahead {
+            return;
+        }
+        let blank = state.free.iter().position(|slot| slot.root.is_none());
+        let blank = blank.and_then(|place| state.free.take(place));
+        let asked = match blank {
+            Some(_) => None,
+            None => match self.ask_for_slot(state) {
+                Ok(asked) => Some(asked),
+                // Whoever needs one and gets none will see the error.
+                Err(_) => return,
+            },
+        };
+        state.roots_coming.push(root.clone());
+        let (inner, root, image) = (Arc::clone(self), root.clone(), Arc::clone(image));
+        self.runtime.spawn(async move {
+            let slot = match asked {
+                Some(asked) => asked.ready().await.ok(),
+                None => blank,
+            };
+            let mut busy =
+                Busy { inner: Arc::clone(&inner), slot, running: false, cpu: None, _permit: None };
+            if let Err(e) = rooted::ensure(&mut busy, root.clone(), &image).await {
+                debug!(error = %e, "no other slot has the root");
+            }
+            let mut state = inner.lock();
+            let place = state.roots_coming.iter().position(|coming| *coming == root);
+            place.map(|place| state.roots_coming.swap_remove(place));
+        });
+    }
+
     /// Has slots made for whoever comes next, up to the low watermark, so that nobody waits for one,
     /// nor for the network namespace that a slot makes between two sandboxes.
     fn make_spares(self: &Arc<Self>, state: &mut State) {
-        while state.free.len() + state.spares_coming < self.config.idle_low {
+        while state.free.iter().len() + state.spares_coming < self.config.idle_low {
             // Whoever needs one and gets none will see the error.
             let Ok(asked) = self.ask_for_slot(state) else { return };
             state.spares_coming += 1;
@@ -251,27 +328,41 @@ impl Inner {
             self.runtime.spawn(async move {
                 let slot = asked.ready().await;
                 if let Some(inner) = inner.upgrade() {
-                    let mut state = inner.lock();
-                    state.spares_coming -= 1;
-                    state.free.extend(slot.ok());
+                    inner.lock().spares_coming -= 1;
+                    if let Ok(slot) = slot {
+                        inner.take_back(slot);
+                    }
                 }
             });
         }
     }
 
-    /// Lets a slot rest, or ends it above the high watermark.
-    fn take_back(&self, slot: Slot) {
+    /// Lets a slot rest.
+    fn take_back(self: &Arc<Self>, slot: Slot) {
         let mut state = self.lock();
-        if state.free.len() < self.config.idle_high.max(self.config.idle_low) {
-            state.free.push_back(slot);
-        } else {
-            state.counts.ended += 1;
+        let (gone, begins) = state.free.put(slot);
+        state.counts.ended += u64::from(gone.is_some());
+        drop(state);
+        if begins {
+            let inner = Arc::downgrade(self);
+            self.runtime.spawn(async move {
+                loop {
+                    tokio::time::sleep(NEEDLESS).await;
+                    let Some(inner) = inner.upgrade() else { return };
+                    let mut state = inner.lock();
+                    let (needless, goes_on) = state.free.needless();
+                    state.counts.ended += needless.len() as u64;
+                    if !goes_on {
+                        return;
+                    }
+                }
+            });
         }
     }
 
     pub(super) fn counts(&self) -> SlotCounts {
         let state = self.lock();
-        SlotCounts { idle: state.free.len(), ..state.counts }
+        SlotCounts { idle: state.free.iter().len(), ..state.counts }
     }
 
     /// Asks the spawner for another slot; starts a new spawner if that one is gone.

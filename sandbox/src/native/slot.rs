@@ -275,12 +275,11 @@ impl<'a> Slot<'a> {
             }
             // The last hold on the dead sandbox's mounts: the kernel takes its time to undo them.
             self.namespaces.clear();
-            if matches!(report, Report::Interpreter(_) | Report::Rooted) {
-                continue;
-            }
             // For the next sandbox, while nobody waits.
-            self.network.take_if(|network| !network.is_fresh());
-            if fresh_namespaces().is_err() || (self.ahead && self.clone_next().is_err()) {
+            let is_used = !matches!(report, Report::Interpreter(_) | Report::Rooted);
+            self.network.take_if(|network| is_used && !network.is_fresh());
+            let fresh = if is_used { fresh_namespaces() } else { Ok(()) };
+            if fresh.is_err() || (self.ahead && self.clone_next().is_err()) {
                 return;
             }
         }

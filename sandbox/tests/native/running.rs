@@ -429,9 +429,15 @@ async fn slots_rest_between_the_watermarks() {
         tokio::task::yield_now().await;
     }
     drop(all);
+    // For another burst, for a while.
     let counts = native.slots();
-    assert_eq!(counts.idle, 3, "{counts:?}");
-    assert!(counts.ended >= 5, "{counts:?}");
+    assert!(counts.idle >= 8 && counts.ended == 0, "{counts:?}");
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while native.slots().idle != 3 {
+        assert!(std::time::Instant::now() < until, "{:?}", native.slots());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(native.slots().ended >= 5, "{:?}", native.slots());
     let again = create().await.expect("a sandbox");
     assert_eq!(native.slots().misses, counts.misses);
     let run = again.run(sh("echo fine")).await.expect("an execution");

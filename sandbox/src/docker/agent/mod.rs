@@ -84,6 +84,7 @@ struct Agent {
     /// Tells when a child has ended.
     children: OwnedFd,
     meter: Meter,
+    tables: user::Tables,
 }
 
 /// A sandbox that is being made.
@@ -121,6 +122,7 @@ impl Agent {
             seccomp: seccomp::compile().at("compile the seccomp filter")?,
             children: sys::child_signals(3).at("watch for children")?,
             meter: Meter::open(),
+            tables: user::Tables::open(),
         })
     }
 
@@ -249,7 +251,7 @@ impl Agent {
         let used = used.at("end all processes")?;
         // Segments outlive processes, and what follows needs memory.
         user::act_as(user).at("act as the sandbox's user")?;
-        let freed = user::remove_ipc();
+        let freed = self.tables.remove_ipc();
         user::act_as_self().at("act as root again")?;
         // One that was killed for want of memory, say.
         self.interpreters.iter_mut().for_each(|one| {
@@ -281,7 +283,7 @@ impl Agent {
         user::act_as_self().at("act as root again")?;
         wiped.at("remove what a command left")?;
         self.trusted.wipe().at("remove trusted files")?;
-        if user::has_connections() {
+        if self.tables.has_connections().at("look for connections")? {
             return Err(io::ErrorKind::AddrInUse).at("find no connection left");
         }
         match places().chain([&self.trusted]).find(|place| !place.is_clean()) {

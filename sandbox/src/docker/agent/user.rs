@@ -1,8 +1,9 @@
 //! The users that sandboxes run as: acting as one, ending all that it runs, freeing what it holds.
 
 use std::{
-    fs, io,
-    os::fd::BorrowedFd,
+    fs::{self, File},
+    io,
+    os::{fd::BorrowedFd, unix::fs::FileExt as _},
     time::{Duration, Instant},
 };
 
@@ -75,16 +76,6 @@ pub(super) fn end_all(
     }
 }
 
-/// Returns whether connections of a run still are in the network's tables, where the next one could
-/// find their ports taken.
-pub(super) fn has_connections() -> bool {
-    let table = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
-    let tcp = table.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
-    let fields: Vec<&str> = tcp.split_whitespace().collect();
-    let of = |name| fields.windows(2).any(|pair| pair[0] == name && pair[1] != "0");
-    of("inuse") || of("tw")
-}
-
 /// Kills those of `pids` that are this user's.
 pub(super) fn kill(pids: &[i32], user: u32) -> io::Result<()> {
     act_as(user)?;
@@ -102,19 +93,59 @@ fn others(own: &[i32]) -> io::Result<Vec<i32>> {
     Ok(others)
 }
 
-/// Removes the System V objects of this container, all of which are the acting user's.
-pub(super) fn remove_ipc() -> io::Result<()> {
-    for (table, kind) in [
-        ("/proc/sysvipc/shm", IpcObject::SharedMemory),
-        ("/proc/sysvipc/sem", IpcObject::Semaphores),
-        ("/proc/sysvipc/msg", IpcObject::Messages),
-    ] {
-        // A kernel without them has no table.
-        let table = fs::read_to_string(table).unwrap_or_default();
-        let ids = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
-        for id in ids.filter_map(|id| id.parse().ok()) {
-            sys::remove_ipc(kind, id)?;
+/// Files of the kernel that show what outlives processes, kept open; a kernel without such things has
+/// no file.
+pub(super) struct Tables {
+    ipc: [(Option<File>, IpcObject); 3],
+    sockets: Option<File>,
+}
+
+impl Tables {
+    pub(super) fn open() -> Self {
+        let open = |name: &str| File::open(format!("/proc/{name}")).ok();
+        Self {
+            ipc: [
+                (open("sysvipc/shm"), IpcObject::SharedMemory),
+                (open("sysvipc/sem"), IpcObject::Semaphores),
+                (open("sysvipc/msg"), IpcObject::Messages),
+            ],
+            sockets: open("net/sockstat"),
         }
     }
-    Ok(())
+
+    /// Removes the System V objects of this container, all of which are the acting user's.
+    pub(super) fn remove_ipc(&self) -> io::Result<()> {
+        for (table, kind) in &self.ipc {
+            let Some(table) = table else { continue };
+            let table = text(table)?;
+            let ids = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+            for id in ids.filter_map(|id| id.parse().ok()) {
+                sys::remove_ipc(*kind, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether connections of a run still are in the network's tables, where the next one
+    /// could find their ports taken.
+    pub(super) fn has_connections(&self) -> io::Result<bool> {
+        let Some(table) = &self.sockets else { return Ok(false) };
+        let table = text(table)?;
+        let tcp = table.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
+        let fields: Vec<&str> = tcp.split_whitespace().collect();
+        let of = |name| fields.windows(2).any(|pair| pair[0] == name && pair[1] != "0");
+        Ok(of("inuse") || of("tw"))
+    }
+}
+
+/// Reads all of a file of `/proc`, from its start.
+fn text(file: &File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match file.read_at(&mut buffer, bytes.len() as u64)? {
+            0 => return String::from_utf8(bytes).map_err(io::Error::other),
+            length => bytes.extend_from_slice(&buffer[..length]),
+        }
+    }
 }
