@@ -152,10 +152,11 @@ def enter(request):
     if request.user:
         # As after an execution, which another user's would not be.
         step("show the memory", libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
-    program = ctypes.create_string_buffer(request.filter, len(request.filter))
-    fprog = struct.pack("@HP", len(request.filter) // 8, ctypes.addressof(program))
-    install = (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog)
-    step("install the seccomp filter", libc.prctl(*install, None, None))
+    if request.filter:
+        program = ctypes.create_string_buffer(request.filter, len(request.filter))
+        fprog = struct.pack("@HP", len(request.filter) // 8, ctypes.addressof(program))
+        install = (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog)
+        step("install the seccomp filter", libc.prctl(*install, None, None))
 
 
 def receive(channel):

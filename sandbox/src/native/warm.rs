@@ -64,7 +64,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) user: Option<u32>,
     /// Resource limits and their values.
     pub(crate) limits: &'a [(u32, u64)],
-    /// The filter, as the kernel reads it.
+    /// The filter, as the kernel reads it; empty where the interpreter has it itself.
     pub(crate) seccomp: &'a [u8],
     pub(crate) channels: &'a [i32],
     /// How many sets of Landlock rules are among the descriptors.

@@ -225,14 +225,12 @@ impl Ends {
             stdio: [stdin, stdout, stderr],
             channels: fds.skip(3).zip(numbers).collect(),
         };
-        let seccomp = &agent.seccomp;
         let pid = command::start(&program, || {
             for (resource, value) in limits {
                 sys::limit_resource(*resource, *value, *value).at("set a resource limit")?;
             }
             sys::become_user(user, user).at("become the sandbox's user")?;
-            sys::drop_capabilities().at("drop the capabilities")?;
-            sys::install_seccomp(seccomp).at("install the seccomp filter")
+            sys::drop_capabilities().at("drop the capabilities")
         })?;
         Ok(Launched { pid, start, lent: None })
     }
@@ -256,7 +254,7 @@ impl Ends {
             cwd: path_of(run.cwd),
             user: Some(user),
             limits,
-            seccomp: sys::bytes_of(&agent.seccomp),
+            seccomp: &[],
             channels: &channels,
             rules: 0,
         };
