@@ -316,6 +316,11 @@ pub enum SubmitError {
 /// The journal or the results could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The disk of the data directory is full.
+    #[error(
+        "the disk of the data directory is full: free some of it, then ask again with the same request id"
+    )]
+    Full,
     /// SQLite said no.
     #[error("database: {what}")]
     Database {

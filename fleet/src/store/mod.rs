@@ -337,5 +337,8 @@ fn grade(db: &Connection, id: &str) -> rusqlite::Result<Option<Vec<u8>>> {
 }
 
 fn database(what: &str, source: rusqlite::Error) -> StoreError {
+    if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+        return StoreError::Full;
+    }
     StoreError::Database { what: what.to_owned(), source: Arc::new(source) }
 }

@@ -20,7 +20,10 @@ use crate::{
 pub(super) async fn run(common: &Common) -> CliResult {
     let places = common.places();
     let mut findings = sandboxes().await;
-    findings.push(disk(&places.cache));
+    findings.push(disk("disk", &places.cache, "ASSAY_CACHE"));
+    if let Some(data) = &common.data {
+        findings.push(disk("data", data, "--data"));
+    }
     findings.push(rootfs(&places));
     findings.push(images(&places));
     findings.extend(catalog(&places));
@@ -104,14 +107,14 @@ fn rootfs(places: &Places) -> Finding {
 const DISK_LEAST: u64 = 256 << 20;
 const DISK_ENOUGH: u64 = 2 << 30;
 
-/// How much room the cache's file system has left, for an ordinary user.
-fn disk(cache: &Path) -> Finding {
-    let there = cache.ancestors().find(|folder| folder.is_dir()).unwrap_or(cache);
+/// How much room the file system of `folder` has left, for an ordinary user. `option` names another.
+fn disk(name: &'static str, folder: &Path, option: &str) -> Finding {
+    let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder);
     let room = match rustix::fs::statvfs(there) {
         Ok(room) => room,
         Err(error) => {
             let detail = format!("{} can't be looked at: {error}", there.display());
-            return Finding::new("disk", State::Missing, detail);
+            return Finding::new(name, State::Missing, detail);
         }
     };
     let bytes = room.f_bavail.saturating_mul(room.f_frsize);
@@ -119,16 +122,17 @@ fn disk(cache: &Path) -> Finding {
     let files_left = room.f_files == 0 || room.f_favail > 10_000;
     let mib = bytes >> 20;
     let detail = format!("{mib} MiB free in {}", there.display());
-    let fix =
-        "remove images (`assay image rm`) or other files, or name another place by ASSAY_CACHE";
+    let fix = format!(
+        "remove images (`assay image rm`) or other files, or name another place by {option}"
+    );
     match bytes {
         _ if !files_left => {
             let detail = format!("almost no inodes free in {}", there.display());
-            Finding::new("disk", State::Missing, detail).fix(fix)
+            Finding::new(name, State::Missing, detail).fix(fix)
         }
-        0..DISK_LEAST => Finding::new("disk", State::Missing, detail).fix(fix),
-        DISK_LEAST..DISK_ENOUGH => Finding::new("disk", State::Reduced, detail).fix(fix),
-        _ => Finding::new("disk", State::Ok, detail),
+        0..DISK_LEAST => Finding::new(name, State::Missing, detail).fix(fix),
+        DISK_LEAST..DISK_ENOUGH => Finding::new(name, State::Reduced, detail).fix(fix),
+        _ => Finding::new(name, State::Ok, detail),
     }
 }
 

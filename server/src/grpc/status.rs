@@ -60,6 +60,11 @@ pub(super) fn status(error: impl Into<ApiError>) -> Status {
         ApiError::Stopped(_)
         | ApiError::Store(StoreError::Stopped)
         | ApiError::Submit(SubmitError::Store(StoreError::Stopped)) => Status::unavailable(message),
+        ApiError::Submit(SubmitError::Store(StoreError::Full))
+        | ApiError::Store(StoreError::Full) => {
+            error!("the disk of the data directory is full");
+            Status::unavailable(StoreError::Full.to_string())
+        }
         ApiError::Submit(SubmitError::Store(cause)) | ApiError::Store(cause) => {
             error!(error = &cause as &dyn std::error::Error, "the store failed");
             Status::internal(message)
