@@ -49,6 +49,13 @@ impl<T> Idle<T> {
         slot
     }
 
+    /// Returns the ones that have rested longest, beyond this number.
+    pub(crate) fn beyond(&mut self, most: usize) -> Vec<T> {
+        let surplus = self.slots.len().saturating_sub(most);
+        self.least = self.least.min(most);
+        self.slots.drain(..surplus).collect()
+    }
+
     /// Ends a while: returns those beyond the watermark that nobody needed in it, and whether
     /// another while begins.
     pub(crate) fn needless(&mut self) -> (Vec<T>, bool) {
@@ -89,5 +96,7 @@ mod tests {
         assert_eq!(idle.needless(), (vec![5, 0, 1, 2], false));
         assert_eq!(idle.iter().copied().collect::<Vec<_>>(), [3, 6]);
         assert_eq!(idle.put(7), (None, true), "watched again");
+        assert_eq!((idle.beyond(3), idle.beyond(1)), (vec![], vec![3, 6]));
+        assert_eq!(idle.needless(), (vec![], false));
     }
 }

@@ -29,6 +29,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 pub(crate) struct Lineage {
     /// Its layers, or its name alone.
     pub(crate) image: Arc<[PathBuf]>,
+    /// Devices and inodes of the layers: one that was made again is another.
+    pub(crate) directories: Arc<[(u64, u64)]>,
     /// The interpreter's own program and options.
     pub(crate) options: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
@@ -40,6 +42,7 @@ impl Lineage {
     /// interpreter can be its origin.
     pub(crate) fn of(
         image: &Arc<[PathBuf]>,
+        directories: &Arc<[(u64, u64)]>,
         spec: &SandboxSpec,
         command: &Command,
     ) -> Option<Result<Self, String>> {
@@ -52,6 +55,7 @@ impl Lineage {
         }
         Some(Ok(Self {
             image: Arc::clone(image),
+            directories: Arc::clone(directories),
             options: options.to_vec(),
             env: command.env.clone(),
             warm: warm.clone(),

@@ -31,7 +31,7 @@ pub(super) async fn lent(
     let memory = Arc::clone(&busy.docker.memory);
     let slot = busy.slot()?;
     let image = [PathBuf::from(&slot.kind.image)].into();
-    let lineage = match Lineage::of(&image, spec, command) {
+    let lineage = match Lineage::of(&image, &Arc::default(), spec, command) {
         None => return Ok(Err(None)),
         Some(Err(why)) => return Ok(Err(Some(why))),
         Some(Ok(lineage)) => lineage,

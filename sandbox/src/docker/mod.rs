@@ -29,7 +29,7 @@ use std::{
 
 use async_trait::async_trait;
 use bollard::{Docker as Engine, query_parameters::ListContainersOptionsBuilder};
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 use tracing::info;
 
 use self::{
@@ -106,7 +106,7 @@ impl Docker {
             owner: owner(std::process::id()).into(),
             program: Arc::new(program),
             permits: Arc::new(Semaphore::new(max_sandboxes)),
-            pool: Pool::new(max_sandboxes),
+            pool: Pool::new(max_sandboxes, Handle::current()),
             memory: Arc::default(),
         };
         docker.reap_orphans().await?;

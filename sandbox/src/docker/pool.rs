@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, oneshot},
     time::{sleep, timeout},
 };
@@ -28,24 +29,27 @@ const CANCELLED: Duration = Duration::from_secs(15);
 
 /// Containers without a sandbox.
 #[derive(Debug)]
-pub(super) struct Pool(Mutex<Idle<Slot>>);
+pub(super) struct Pool {
+    idle: Mutex<Idle<Slot>>,
+    runtime: Handle,
+}
 
 impl Pool {
     /// `most` is how many may rest at any time.
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Idle::new(MOST_IDLE, most))))
+    pub(super) fn new(most: usize, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::new(Idle::new(MOST_IDLE, most)), runtime })
     }
 
     fn lock(&self) -> MutexGuard<'_, Idle<Slot>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(self: &Arc<Self>, slot: Slot) {
         let (gone, begins) = self.lock().put(slot);
         drop(gone);
-        if begins && let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if begins {
             let pool = Arc::downgrade(self);
-            runtime.spawn(async move {
+            self.runtime.spawn(async move {
                 loop {
                     sleep(NEEDLESS).await;
                     let Some(pool) = pool.upgrade() else { return };
@@ -81,6 +85,9 @@ impl Docker {
         if let Some(slot) = self.pool.take(&kind) {
             return Ok(slot);
         }
+        // All that there are, resting or not, are no more than may have a sandbox.
+        let surplus = self.pool.lock().beyond(self.permits.available_permits());
+        drop(surplus);
         let (sender, receiver) = oneshot::channel();
         let docker = self.clone();
         tokio::spawn(async move {

@@ -122,8 +122,15 @@ impl<'a> Lending<'a> {
         interpreter.conversation.ask(&asked, &fds)
     }
 
-    /// Hears the interpreter; returns whether the sandbox is to be ended.
-    pub(super) fn hear(&mut self, said: Said, pid_1: &OwnedFd, shared: &Shared) -> bool {
+    /// Hears the interpreter; returns whether the sandbox is to be ended. `out_of_memory` is whether a
+    /// process was ended for want of memory, which then was none of the command's.
+    pub(super) fn hear(
+        &mut self,
+        said: Said,
+        pid_1: &OwnedFd,
+        shared: &Shared,
+        out_of_memory: bool,
+    ) -> bool {
         match said {
             Said::Done => self.done = true,
             Said::Started { now_ns, pid } => {
@@ -136,10 +143,16 @@ impl<'a> Lending<'a> {
                 self.stage = Stage::Settled;
                 self.failed = Some((step, errno));
             }
-            // So have its forks, which hold the socket as long as they could say that they started.
-            _ => {
+            Said::Gone if !out_of_memory => {
                 self.stage = Stage::Settled;
                 self.execute_instead("it ended", pid_1);
+            }
+            _ => {
+                self.stage = Stage::Settled;
+                self.interpreter = None;
+                let step = "have the warm interpreter start the command".to_owned();
+                let errno = if out_of_memory { libc::ENOMEM } else { libc::EPIPE };
+                self.failed = Some((step, errno));
             }
         }
         self.failed.is_some()

@@ -6,7 +6,9 @@ use super::{
     failed, gone,
     job::{self, Lent, Report},
     pool::{Busy, Slot, receive_report},
-    root, run,
+    root,
+    rooted::RootKey,
+    run,
 };
 use crate::{
     BackendResult, Command, SandboxSpec,
@@ -26,7 +28,8 @@ pub(super) async fn lent(
     spec: &SandboxSpec,
     command: &Command,
 ) -> BackendResult<Result<Lent, Option<String>>> {
-    let lineage = match Lineage::of(image, spec, command) {
+    let directories = busy.slot()?.root.as_ref().map(RootKey::directories).unwrap_or_default();
+    let lineage = match Lineage::of(image, &directories, spec, command) {
         None => return Ok(Err(None)),
         Some(Err(why)) => return Ok(Err(Some(why))),
         Some(Ok(lineage)) => lineage,
@@ -83,7 +86,7 @@ async fn number(busy: &mut Busy, lineage: Lineage) -> BackendResult<Result<usize
 }
 
 fn ask(slot: &Slot, number: u64, lineage: &Lineage) -> BackendResult<()> {
-    let Lineage { image, options, env, warm } = lineage;
+    let Lineage { image, options, env, warm, .. } = lineage;
     let mounts = slot.mappings.as_ref().map(|(_, for_images)| {
         let mounts = image.iter().map(|path| root::detached_mount(path, Some(for_images.as_fd())));
         mounts.collect::<io::Result<Vec<_>>>()

@@ -300,12 +300,14 @@ impl Inner {
             },
         };
         state.roots_coming.push(root.clone());
-        let (inner, root, image) = (Arc::clone(self), root.clone(), Arc::clone(image));
+        let (inner, root, image) = (Arc::downgrade(self), root.clone(), Arc::clone(image));
         self.runtime.spawn(async move {
             let slot = match asked {
                 Some(asked) => asked.ready().await.ok(),
                 None => blank,
             };
+            // What is left to wait for ends with the slot.
+            let Some(inner) = inner.upgrade() else { return };
             let mut busy =
                 Busy { inner: Arc::clone(&inner), slot, running: false, cpu: None, _permit: None };
             if let Err(e) = rooted::ensure(&mut busy, root.clone(), &image).await {

@@ -21,7 +21,7 @@ use crate::{BackendError, BackendResult, ImageRef, SandboxSpec};
 pub(super) struct RootKey {
     image: ImageRef,
     /// Devices and inodes of the image's directories: one that was made again is another.
-    directories: Vec<(u64, u64)>,
+    directories: Arc<[(u64, u64)]>,
     workdir: PathBuf,
     trusted: Arc<BTreeMap<PathBuf, Arc<[u8]>>>,
 }
@@ -43,6 +43,11 @@ impl RootKey {
             trusted: Arc::clone(&spec.trusted),
         })
     }
+
+    /// Returns devices and inodes of the image's directories.
+    pub(super) fn directories(&self) -> Arc<[(u64, u64)]> {
+        Arc::clone(&self.directories)
+    }
 }
 
 /// Has the slot of `busy` make this root, unless it has it.
@@ -56,11 +61,7 @@ pub(super) async fn ensure(busy: &mut Busy, key: RootKey, image: &[PathBuf]) -> 
         return Ok(());
     }
     // Until the slot says that it has made the new one it has none.
-    let old = slot.root.take();
-    if old.is_some_and(|old| old.image == key.image && old.directories != key.directories) {
-        // Interpreters of directories that are gone.
-        slot.interpreters.clear();
-    }
+    slot.root = None;
     let mounts = slot.mappings.as_ref().map(|(_, for_images)| {
         image.iter().map(|path| super::mount(path, for_images.as_fd())).collect()
     });

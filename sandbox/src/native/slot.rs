@@ -594,7 +594,9 @@ fn wait(
         } else if is_lending && let Some(lending) = lending {
             match interpreter.filter(|_| stage == Stage::Asked) {
                 Some(it) => {
-                    killed = lending.hear(it.conversation.listen(), &next.socket, slot.shared)
+                    let said = it.conversation.listen();
+                    let out_of_memory = watch.oom_kills() > 0;
+                    killed = lending.hear(said, &next.socket, slot.shared, out_of_memory);
                 }
                 None => lending.lend(slot, &next.socket),
             }

@@ -93,7 +93,9 @@ pub(crate) enum Said {
     Done,
     /// Nothing in time.
     Silence,
-    /// There is no interpreter any more.
+    /// Something that makes no sense.
+    Nonsense,
+    /// There is no interpreter any more, nor a fork of it that has not said that it started.
     Gone,
 }
 
@@ -174,8 +176,8 @@ impl Conversation {
         loop {
             match wire::receive(&self.0, &mut buffer) {
                 Err(rustix::io::Errno::INTR) => {}
-                Ok((length, _)) => return said(&buffer[..length]).unwrap_or(Said::Gone),
-                Err(_) => return Said::Gone,
+                Err(_) | Ok((0, _)) => return Said::Gone,
+                Ok((length, _)) => return said(&buffer[..length]).unwrap_or(Said::Nonsense),
             }
         }
     }
@@ -188,7 +190,7 @@ impl Conversation {
             match self.wait(&most) {
                 Said::Done => done = true,
                 Said::Silence => return done,
-                Said::Gone => return false,
+                Said::Gone | Said::Nonsense => return false,
                 _ => {}
             }
         }

@@ -254,7 +254,8 @@ impl<'a> Watch<'a> {
         kills
     }
 
-    fn oom_kills(&self) -> u64 {
+    /// How many processes were ended for want of memory.
+    pub(super) fn oom_kills(&self) -> u64 {
         let kills = self.cgroups.keyed(Role::MemoryEvents, "oom_kill");
         kills.unwrap_or(0).saturating_sub(self.oom_base)
     }

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use assay_sandbox::{
-    Backend, Channel, ChannelEnd, Command, Execution, FileEntry, Layer, LimitKind, SandboxSpec,
-    Start, Termination, Warm,
+    Backend, Channel, ChannelEnd, Command, Execution, FileEntry, ImageRef, Layer, LimitKind,
+    SandboxSpec, Start, Termination, Warm,
 };
 
-use crate::common::{Fixture, file, files, limited, native, spec, stdout, told};
+use crate::common::{
+    Fixture, file, files, limited, native, native_of_one_slot, rootfs, spec, stdout, told,
+};
 
 pub(crate) type Programs = Arc<BTreeMap<PathBuf, Arc<[u8]>>>;
 
@@ -431,6 +433,61 @@ async fn an_interpreter_that_dies_with_a_command_is_made_up_for() {
     assert!(why.contains("it ended"), "{why}");
     let execution = run_in(&native, spec(), "print('ran')", &[module]).await;
     assert_eq!(execution.isolation.start, Start::Warm);
+}
+
+/// Its kill is not the command's.
+#[tokio::test]
+async fn an_interpreter_that_runs_out_of_memory_is_nobodys_limit() {
+    let Some(native) = native() else { return };
+    let greedy = "
+import os
+held, own, forks = [], os.getpid(), []
+def more():
+    if os.getpid() == own:
+        forks.append(1)
+        if len(forks) == 2: held.append(b'x' * (600 << 20))
+os.register_at_fork(before=more)
+";
+    let programs = programs([("script.py", "print('ran')"), ("greedy.py", greedy)]);
+    let modules = vec!["greedy".into()];
+    let warm = Warm { modules, programs: Arc::clone(&programs) };
+    let spec = limited(|limits| limits.memory_bytes = 100 << 20);
+    let spec = SandboxSpec { trusted: Arc::clone(&programs), ..spec };
+    let (mut lost, mut limited) = (0, true);
+    for _ in 0..3 {
+        let command = Command { warm: Some(warm.clone()), ..script("", &[]).1 };
+        match native.create(spec.clone()).await.expect("a sandbox").run(command).await {
+            Ok(execution) => {
+                assert_eq!(execution.termination, Termination::Exited(0), "{execution:?}");
+                limited &= !execution.isolation.fallbacks.iter().any(|it| it.starts_with("memory"));
+            }
+            Err(_) => lost += 1,
+        }
+    }
+    assert!(lost > 0 || !limited, "none ran out of memory");
+}
+
+/// The directories may be others whatever ran between.
+#[tokio::test]
+async fn an_interpreter_of_an_image_that_was_made_again_is_not_lent() {
+    let (Some(native), Some(rootfs)) = (native_of_one_slot(), rootfs()) else { return };
+    let place = tempfile::tempdir().expect("a folder");
+    let top = place.path().join("top");
+    for value in ["first", "second"] {
+        let library = top.join("usr/lib/python3.11");
+        std::fs::create_dir_all(&library).expect("a folder");
+        std::fs::write(library.join("which.py"), format!("VALUE = '{value}'")).expect("a file");
+        let image = ImageRef::Layers {
+            paths: [rootfs.clone(), top.clone()].into(),
+            digest: "sha256:same".into(),
+        };
+        let spec = SandboxSpec { image, ..spec() };
+        let execution = run_in(&native, spec, "import which; print(which.VALUE)", &["which"]).await;
+        assert_eq!(stdout(&execution), value, "{}", told(&execution));
+        assert_eq!(execution.isolation.start, Start::Warm);
+        std::fs::rename(&top, place.path().join(value)).expect("a move");
+        run(&native, "print('between')").await;
+    }
 }
 
 /// Whether a process is in no sandbox: it has one id.

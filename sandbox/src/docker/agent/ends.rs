@@ -262,6 +262,7 @@ impl Ends {
         if let Err(e) = interpreter.conversation.ask(&asked, &fds) {
             return Ok(Err(e.to_string()));
         }
+        let oom_kills = agent.meter.read().oom_kills;
         let mut done = false;
         let e = loop {
             match interpreter.conversation.wait(&PROCESS_COMES) {
@@ -273,11 +274,13 @@ impl Ends {
                     break io::Error::from_raw_os_error(errno);
                 }
                 Said::Silence => break io::Error::from_raw_os_error(libc::ETIMEDOUT),
-                // So have its forks, which hold the socket as long as they could say that they started.
-                _ => {
+                Said::Gone if agent.meter.read().oom_kills == oom_kills => {
                     agent.settle(place, false);
                     return Ok(Err("it ended".to_owned()));
                 }
+                // A kill for want of memory was none of the command's.
+                Said::Gone => break io::Error::from_raw_os_error(libc::ENOMEM),
+                _ => break io::Error::from_raw_os_error(libc::EPIPE),
             }
         };
         agent.settle(place, done);

@@ -27,6 +27,8 @@ pub(super) struct Place {
     root: OwnedFd,
     /// Blocks and files that were free in it then.
     free: (u64, u64),
+    /// Whether it was empty then, and files are counted: as long as as much is free, it is empty.
+    tells: bool,
 }
 
 impl Place {
@@ -35,10 +37,12 @@ impl Place {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty())?;
         fchmod(&root, Mode::from_raw_mode(mode))?;
-        let mut place = Self { path: path.display().to_string(), root, free: (0, 0) };
-        // Some engines put there what the image has; what can't be removed stays as it is.
-        let _ = place.wipe();
+        let mut place = Self { path: path.display().to_string(), root, free: (0, 0), tells: false };
+        // Some engines put there what the image has. If that can't be removed, the first sandbox of
+        // this container is the last.
+        let is_empty = place.wipe().is_ok();
         place.free = free(&place.root)?;
+        place.tells = is_empty && place.free.1 > 0;
         Ok(place)
     }
 
@@ -60,8 +64,7 @@ impl Place {
     /// Directories within directories are lifted up to the top first, so that neither depth nor the
     /// length of paths matters.
     pub(super) fn wipe(&self) -> io::Result<()> {
-        // Where files are counted, whatever was made would show.
-        if self.free.1 > 0 && self.is_clean() {
+        if self.tells && self.is_clean() {
             return Ok(());
         }
         let mut lifted = 0u64;
