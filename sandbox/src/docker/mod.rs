@@ -40,7 +40,7 @@ use self::{
     tree::Tree,
 };
 use crate::{
-    Backend, BackendError, BackendResult, ImageRef, Sandbox, SandboxId, SandboxSpec,
+    Backend, BackendError, BackendResult, ImageRef, Layer, Sandbox, SandboxId, SandboxSpec,
     lineage::Memory, spec,
 };
 
@@ -173,10 +173,13 @@ impl Backend for Docker {
             .map_err(|e| io_error("wait for a free sandbox".to_owned(), io::Error::other(e)))?;
         let slot = self.slot(kind).await?;
         let busy = Busy::new(self.clone(), slot, permit);
-        let layers = spec.layers.clone();
-        let tree = tokio::task::spawn_blocking(move || Tree::of(&layers)).await;
-        let tree =
-            tree.map_err(|e| io_error("merge the work tree".to_owned(), io::Error::other(e)))??;
+        let tree = if spec.layers.iter().any(|layer| matches!(layer, Layer::Dir(_))) {
+            let layers = spec.layers.clone();
+            let tree = tokio::task::spawn_blocking(move || Tree::of(&layers)).await;
+            tree.map_err(|e| io_error("merge the work tree".to_owned(), io::Error::other(e)))??
+        } else {
+            Tree::of(&spec.layers)?
+        };
         Ok(Box::new(DockerSandbox { id: SandboxId::generate(), busy, spec, tree }))
     }
 }

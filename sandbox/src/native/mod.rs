@@ -53,6 +53,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -97,9 +98,11 @@ pub struct NativeConfig {
     /// the image and trusted files of a sandbox that found one. One that is taken counts no more, so
     /// the next caller finds one unless more come at once.
     pub idle_low: usize,
-    /// Resting slots above which those that nobody needs for five seconds are ended, with their warm
+    /// Resting slots above which those that nobody needs for a while are ended, with their warm
     /// interpreters: what a burst needed is given back.
     pub idle_high: usize,
+    /// How long that while is.
+    pub needless: Duration,
     /// Most bytes that all snapshots of sessions take in `state_dir`, and never more than half of
     /// what is free there at the start.
     pub snapshot_bytes: u64,
@@ -110,7 +113,7 @@ pub struct NativeConfig {
 
 impl NativeConfig {
     /// Returns the defaults: this executable, 256 sandboxes, prepared ahead, one resting slot at
-    /// least and eight for each CPU (16 for one) at most.
+    /// least and eight for each CPU (16 for one) after a burst and half a minute.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -122,6 +125,7 @@ impl NativeConfig {
             ahead: true,
             idle_low: 1,
             idle_high: 8 * thread::available_parallelism().map_or(1, NonZero::get).max(2),
+            needless: Duration::from_secs(30),
             snapshot_bytes: 16 << 30,
             pin: false,
         }

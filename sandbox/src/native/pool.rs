@@ -5,7 +5,6 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tokio::{
@@ -32,9 +31,6 @@ use crate::{
     idle::Idle,
     lineage::{Known, Memory},
 };
-
-/// How long slots above the high watermark stay that nobody needs.
-const NEEDLESS: Duration = Duration::from_secs(5);
 
 /// What all clones of a backend and all its sandboxes share.
 pub(super) struct Inner {
@@ -346,10 +342,10 @@ impl Inner {
         state.counts.ended += u64::from(gone.is_some());
         drop(state);
         if begins {
-            let inner = Arc::downgrade(self);
+            let (inner, needless) = (Arc::downgrade(self), self.config.needless);
             self.runtime.spawn(async move {
                 loop {
-                    tokio::time::sleep(NEEDLESS).await;
+                    tokio::time::sleep(needless).await;
                     let Some(inner) = inner.upgrade() else { return };
                     let mut state = inner.lock();
                     let (needless, goes_on) = state.free.needless();

@@ -416,6 +416,7 @@ async fn slots_rest_between_the_watermarks() {
         spawner: common::spawner(),
         idle_low: 2,
         idle_high: 3,
+        needless: Duration::from_millis(500),
         ..NativeConfig::new(state.path())
     };
     let native = Native::start(config).expect("a backend");
