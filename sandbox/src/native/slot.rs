@@ -4,24 +4,25 @@
 //! on the host, and talks to the service by one socket. When the service, the spawner or the slot
 //! dies, so does the sandbox.
 
+mod enter;
+mod wait;
+
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::Mode,
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::{enter::fresh_namespaces, wait::wait};
 use super::{
     cgroup::{Role, SlotFiles},
     cpus,
     job::{self, Job, NewInterpreter, NewRoot, NewSession, Report, Request, Source},
-    keep, landlock,
-    lending::{Lending, Stage},
+    keep,
+    lending::Lending,
     net::Network,
     root::{self, Root},
     seccomp::Filters,
@@ -34,9 +35,6 @@ use super::{
     watch::{Verdict, Watch},
     wire,
 };
-
-/// The user that commands run as, inside.
-const INSIDE_ID: u32 = 1000;
 
 /// Which ids a slot has on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,94 +156,6 @@ impl Next {
 }
 
 impl<'a> Slot<'a> {
-    /// Enters namespaces of its own and lays out the root that sandboxes start from. Returns, for a
-    /// service that is root, the id mappings of layers and of images.
-    fn prepare(
-        ids: Option<HostIds>,
-        ahead: bool,
-        cgroups: SlotFiles,
-        seccomp: &'a Filters,
-    ) -> Result<(Self, Vec<OwnedFd>), StepError> {
-        sys::die_with_parent().at("tie the slot to its spawner")?;
-        cgroups.write(Role::Monitor, "0").at("join the slot's cgroup")?;
-        let (euid, egid) =
-            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let mut mappings = Vec::new();
-        let own = match ids {
-            Some(HostIds { root, user }) => {
-                mappings.push(user_namespace(
-                    &format!("{euid} {user} 1"),
-                    &format!("{egid} {user} 1"),
-                    true,
-                )?);
-                // What an image says is the inside user's is so. Others are nobody to a sandbox.
-                mappings.push(user_namespace(
-                    &format!("{euid} {root} 1\n{INSIDE_ID} {user} 1\n"),
-                    &format!("{egid} {root} 1\n{INSIDE_ID} {user} 1\n"),
-                    true,
-                )?);
-                let map = format!("0 {root} 1\n{INSIDE_ID} {user} 1\n");
-                user_namespace(&map, &map, true)?
-            }
-            None => user_namespace(
-                &format!("{INSIDE_ID} {euid} 1"),
-                &format!("{INSIDE_ID} {egid} 1"),
-                false,
-            )?,
-        };
-        sys::setns(own.as_fd(), libc::CLONE_NEWUSER).at("enter the user namespace")?;
-        sys::become_user(INSIDE_ID, INSIDE_ID).at("become the sandbox's user")?;
-        // Changing ids cleared it.
-        sys::die_with_parent().at("tie the slot to its spawner")?;
-
-        let mut fallbacks: Vec<_> = landlock::fallback().into_iter().collect();
-        for (name, value) in [("max_user_namespaces", "0"), ("max_inotify_instances", "16")] {
-            if fs::write(format!("/proc/sys/user/{name}"), value).is_err() {
-                fallbacks.push(format!("{name}: seccomp alone (/proc/sys is read-only)"));
-            }
-        }
-        sys::unshare(libc::CLONE_NEWNS).at("unshare the mount namespace")?;
-        let host_mounts = match ids {
-            Some(_) => None,
-            None => {
-                let host = open_namespace().at("open the mount namespace")?;
-                sys::unshare(libc::CLONE_NEWNS).at("unshare the mount namespace")?;
-                Some((host, open_namespace().at("open the mount namespace")?))
-            }
-        };
-        // Pid 1 sets its own before it starts anything.
-        rustix::process::umask(Mode::empty());
-        root::leave_host()?;
-        fresh_namespaces()?;
-        for (resource, soft, hard) in RESOURCES {
-            sys::limit_resource(resource, soft, hard).at("set a resource limit")?;
-        }
-        sys::allow_namespace_capabilities().at("keep the right to enter namespaces")?;
-        sys::drop_bounding_capabilities().at("drop bounding capabilities")?;
-        sys::set_no_new_privs().at("set no_new_privs")?;
-        sys::set_dumpable(false).at("hide the slot's memory")?;
-        let slot = Self {
-            host_mounts,
-            cgroups,
-            seccomp,
-            shared: Shared::map().at("map the shared page")?,
-            own_pidfd: sys::pidfd_open(rustix::process::getpid().as_raw_pid())
-                .at("open a pidfd")?,
-            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-            memory_limit: 0,
-            pids_limit: 0,
-            fallbacks,
-            ahead,
-            request: 0,
-            root: None,
-            network: None,
-            next: None,
-            namespaces: Vec::new(),
-            interpreters: BTreeMap::new(),
-        };
-        Ok((slot, mappings))
-    }
-
     /// Does one job after the other until the service closes the socket.
     fn serve(&mut self, socket: &OwnedFd) {
         loop {
@@ -540,80 +450,6 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Waits for pid 1 of a sandbox; kills it at a limit, on cancellation, when it gets no process, or
-/// when the service is gone.
-fn wait(
-    slot: &Slot<'_>,
-    next: &Next,
-    socket: &OwnedFd,
-    watch: &mut Watch<'_>,
-    lending: &mut Option<Lending<'_>>,
-) -> Result<Verdict, StepError> {
-    let mut verdict = Verdict::Ended;
-    let mut killed = false;
-    loop {
-        let timeout = watch.next_look();
-        let timeout =
-            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
-        let mut fds = vec![PollFd::new(&next.pidfd, PollFlags::IN)];
-        let stage = lending.as_ref().map_or(Stage::Settled, |lending| lending.stage);
-        let interpreter = lending.as_ref().and_then(|lending| lending.interpreter);
-        if !killed {
-            fds.push(PollFd::new(socket, PollFlags::IN | PollFlags::RDHUP));
-            match (stage, interpreter) {
-                (Stage::Building, _) => fds.push(PollFd::new(&next.socket, PollFlags::IN)),
-                (Stage::Asked, Some(it)) => fds.push(PollFd::new(&it.conversation, PollFlags::IN)),
-                _ => {}
-            }
-        }
-        match poll(&mut fds, (!killed).then_some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e).at("wait for the sandbox"),
-        }
-        let ready = |place: usize| fds.get(place).is_some_and(|fd| !fd.revents().is_empty());
-        let (is_dead, is_called, is_lending) = (ready(0), ready(1), ready(2));
-        if is_dead {
-            watch.used = sys::wait_pidfd(next.pidfd.as_fd()).at("reap the sandbox")?;
-            return Ok(verdict);
-        }
-        if killed {
-            continue;
-        }
-        if is_called {
-            let mut message = [0; 16];
-            let length = wire::receive(socket, &mut message).map_or(0, |(length, _)| length);
-            match wire::read_header(&message[..length]) {
-                // It came too late for another.
-                Some((_, request)) if request < slot.request => {}
-                Some((wire::CANCEL, request)) if request == slot.request => {
-                    verdict = Verdict::Cancelled;
-                }
-                // The service is gone, or makes no sense.
-                _ => verdict = Verdict::Orphaned,
-            }
-        } else if is_lending && let Some(lending) = lending {
-            match interpreter.filter(|_| stage == Stage::Asked) {
-                Some(it) => {
-                    let said = it.conversation.listen();
-                    let out_of_memory = watch.oom_kills() > 0;
-                    killed = lending.hear(said, &next.socket, slot.shared, out_of_memory);
-                }
-                None => lending.lend(slot, &next.socket),
-            }
-        } else {
-            verdict = watch.look(next.pid);
-            killed = lending.as_mut().is_some_and(Lending::is_overdue);
-        }
-        killed |= verdict != Verdict::Ended;
-        if killed {
-            // Pid 1 takes its namespace along, and nobody forks out of a dying one. Not by
-            // `cgroup.kill`: on Linux 6.18 whatever is cloned from outside into a group that was
-            // once killed so dies at birth.
-            sys::kill_pidfd(next.pidfd.as_fd());
-        }
-    }
-}
-
 /// Says what became of the request of this number.
 pub(super) fn tell(socket: impl AsFd, request: u64, report: &Report) -> io::Result<()> {
     wire::send(socket, &[&request.to_le_bytes()[..], &report.encode()].concat(), &[])
@@ -621,38 +457,4 @@ pub(super) fn tell(socket: impl AsFd, request: u64, report: &Report) -> io::Resu
 
 pub(super) fn bad_message() -> io::Error {
     io::Error::from_raw_os_error(libc::EBADMSG)
-}
-
-/// Makes a user namespace with these maps, which nobody is in, and returns a descriptor of it.
-fn user_namespace(uids: &str, gids: &str, setgroups: bool) -> Result<OwnedFd, StepError> {
-    let write = |pid: i32, name: &str, value: &str| fs::write(format!("/proc/{pid}/{name}"), value);
-    // SAFETY: spawner and slots have one thread.
-    let cloned = unsafe { sys::clone3(libc::CLONE_NEWUSER, None) };
-    let Cloned::Parent { pidfd, pid } = cloned.at("make a user namespace")? else {
-        let _ = sys::die_with_parent();
-        loop {
-            rustix::event::pause();
-        }
-    };
-    let made = (|| {
-        if !setgroups {
-            write(pid, "setgroups", "deny").at("deny setgroups")?;
-        }
-        write(pid, "uid_map", uids).at("map user ids")?;
-        write(pid, "gid_map", gids).at("map group ids")?;
-        fs::File::open(format!("/proc/{pid}/ns/user")).at("open the user namespace")
-    })();
-    sys::kill_pidfd(pidfd.as_fd());
-    sys::wait_pidfd(pidfd.as_fd()).at("reap a helper")?;
-    Ok(made?.into())
-}
-
-fn open_namespace() -> io::Result<OwnedFd> {
-    Ok(fs::File::open("/proc/self/ns/mnt")?.into())
-}
-
-/// Moves the slot to fresh ipc and uts namespaces, which its next sandbox inherits unused.
-fn fresh_namespaces() -> Result<(), StepError> {
-    sys::unshare(libc::CLONE_NEWIPC | libc::CLONE_NEWUTS).at("unshare the ipc namespace")?;
-    rustix::system::sethostname(b"assay").at("name the host")
 }
