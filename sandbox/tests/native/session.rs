@@ -587,9 +587,16 @@ async fn a_full_process_table_is_cleared_for_the_next_command() {
         if os.fork() == 0: os.setsid()\n except OSError: time.sleep(0.001)";
     let process = session.start(python(bomb), Duration::from_secs(1)).await.expect("a start");
     finish(process).await.expect("an end");
-    let left = run(&*session, sh("cat file")).await;
-    assert!(left.ended.cleared, "{left:?}");
-    assert_eq!(left.text(), "kept");
+    // A command may find the place of the one that just ended.
+    for tries in 1.. {
+        let left = run(&*session, sh("cat file")).await;
+        assert_eq!(left.text(), "kept");
+        if left.ended.cleared {
+            break;
+        }
+        assert!(tries < 50, "never cleared");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(text(&*session, "cat /proc/[0-9]*/comm | grep -c python; true").await, "0");
 }
 
