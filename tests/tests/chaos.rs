@@ -75,7 +75,9 @@ fn agents() -> Option<Vec<u32>> {
     arguments.extend(names.split_whitespace());
     let pids =
         if arguments.len() > 3 { docker(&arguments).unwrap_or_default() } else { String::new() };
-    Some(pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    let pids = pids.split_whitespace().filter_map(|pid| pid.parse().ok());
+    // A container that doesn't run yet has 0, which to a signal means us.
+    Some(pids.filter(|pid| *pid != 0).collect())
 }
 
 /// Kills the engine and starts another.
