@@ -138,6 +138,31 @@ impl Function {
     }
 }
 
+impl Expr {
+    /// Returns the facts that it speaks of, each once, in the order of the text.
+    pub(crate) fn facts(&self) -> Vec<&Fact> {
+        fn walk<'e>(expr: &'e Expr, found: &mut Vec<&'e Fact>) {
+            match &expr.kind {
+                Kind::Fact(fact) | Kind::Known(fact) => {
+                    if !found.contains(&fact) {
+                        found.push(fact);
+                    }
+                }
+                Kind::Not(inner) | Kind::Neg(inner) => walk(inner, found),
+                Kind::Binary(_, left, right) => {
+                    walk(left, found);
+                    walk(right, found);
+                }
+                Kind::Call(_, args) => args.iter().for_each(|arg| walk(arg, found)),
+                Kind::Number(_) | Kind::Bool(_) | Kind::Text(_) => {}
+            }
+        }
+        let mut found = Vec::new();
+        walk(self, &mut found);
+        found
+    }
+}
+
 impl PartialEq for Expr {
     fn eq(&self, other: &Self) -> bool {
         self.kind == other.kind

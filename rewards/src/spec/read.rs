@@ -8,7 +8,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Combine, Condition, Gate, RewardError, RewardSpec, Term};
+use super::{Combine, Formula, Gate, RewardError, RewardSpec, Term};
 use crate::{
     expr::{self, Checked, Expr, Range},
     facts::nearest,
@@ -69,6 +69,12 @@ struct Read {
     at: usize,
 }
 
+impl Read {
+    fn formula(self) -> Formula {
+        Formula { text: self.text, expr: self.expr }
+    }
+}
+
 impl<'t> Reader<'t> {
     /// `None` when something that is needed is wrong, which has been told.
     fn document(&mut self, table: &DeTable<'_>) -> Option<RewardSpec> {
@@ -81,8 +87,8 @@ impl<'t> Reader<'t> {
         }
         let name = self.name(root);
         let gate = self.gate(root);
-        let terms = self.terms(root)?;
         let (combine, clamp) = self.combine(root);
+        let terms = self.terms(root, combine)?;
         let (mask, group_min_valid) = self.mask(root);
         if !self.errors.is_empty() {
             return None;
@@ -123,7 +129,7 @@ impl<'t> Reader<'t> {
         gate
     }
 
-    fn terms(&mut self, root: Table<'_>) -> Option<Vec<(Term, Bounds)>> {
+    fn terms(&mut self, root: Table<'_>, combine: Combine) -> Option<Vec<(Term, Bounds)>> {
         let Some(value) = get(root, "term") else {
             self.missing(root, "term", "[[term]]");
             return None;
@@ -137,13 +143,22 @@ impl<'t> Reader<'t> {
             return None;
         }
         let (mut terms, mut names) = (Vec::new(), BTreeSet::new());
+        let mut last: Option<Arc<str>> = None;
         for item in items.iter() {
             let DeValue::Table(table) = item.get_ref() else {
                 self.wrong(item, "term", "a table");
                 continue;
             };
             let table = Table { table, name: "[[term]]", at: item.span().start };
-            let Some((term, range)) = self.term(table) else { continue };
+            let Some((term, range)) = self.term(table, combine) else { continue };
+            if combine == Combine::First && term.weight != 0.0 {
+                if let Some(last) = &last {
+                    let message = format!("never reached: `{last}` before it has no `when`");
+                    self.error(table.at, message);
+                } else if term.when.is_none() {
+                    last = Some(Arc::clone(&term.name));
+                }
+            }
             if !names.insert(Arc::clone(&term.name)) {
                 let at = get(table, "name").map_or(table.at, |value| value.span().start);
                 self.error(at, format!("a second term `{}`", term.name));
@@ -153,7 +168,7 @@ impl<'t> Reader<'t> {
         Some(terms)
     }
 
-    fn term(&mut self, table: Table<'_>) -> Option<(Term, Bounds)> {
+    fn term(&mut self, table: Table<'_>, combine: Combine) -> Option<(Term, Bounds)> {
         self.keys(table, &["name", "when", "value", "weight"]);
         let name = self.name(table);
         let weight = self.number(table, "weight").map_or(1.0, |(number, _)| number);
@@ -167,7 +182,7 @@ impl<'t> Reader<'t> {
         };
         let conditional = when.is_some();
         let when = match when {
-            Some(Some(when)) => Some(self.test(when, "when", "the term never counts")?.expr),
+            Some(Some(when)) => Some(self.test(when, "when", "the term never counts")?.formula()),
             Some(None) => return None, // told
             None => None,
         };
@@ -176,31 +191,27 @@ impl<'t> Reader<'t> {
             self.error(value.at, "a term's value is a number or a condition, not text");
             return None;
         };
+        // Of ordered terms, which one it is says something.
+        let ordered = combine == Combine::First;
         if let Some(always) = value.checked.always {
             self.error(value.at, format!("the value is always {always}: the term says nothing"));
-        } else if lo == hi && (lo == 0.0 || !conditional) {
+        } else if lo == hi && (lo == 0.0 || !conditional) && !ordered {
             let hint = if lo == 0.0 { "" } else { "; give it a `when`" };
             self.error(value.at, format!("the value is always {lo}: the term says nothing{hint}"));
         }
-        let term = Term { name: name?.into(), when, value: value.expr, weight };
+        let term = Term { name: name?.into(), when, value: value.formula(), weight };
         Some((term, (lo, hi)))
     }
 
     fn combine(&mut self, root: Table<'_>) -> (Combine, Option<Bounds>) {
-        const OPS: &[(&str, Combine)] = &[
-            ("sum", Combine::Sum),
-            ("mean", Combine::Mean),
-            ("product", Combine::Product),
-            ("min", Combine::Min),
-        ];
         let Some(table) = self.table(root, "combine", "[combine]") else {
             return (Combine::Sum, None);
         };
         self.keys(table, &["op", "clamp"]);
         let op = self.string(table, "op").map_or(Combine::Sum, |(op, at)| {
-            OPS.iter().find(|(name, _)| *name == op).map_or_else(
+            Combine::ALL.iter().find(|(name, _)| *name == op).map_or_else(
                 || {
-                    let names: Vec<_> = OPS.iter().map(|(name, _)| *name).collect();
+                    let names: Vec<_> = Combine::ALL.iter().map(|(name, _)| *name).collect();
                     let near = nearest(&op, names.iter().copied());
                     let near = near.map(|near| format!("; did you mean `{near}`?"));
                     let or = near.unwrap_or_else(|| format!("; it is one of {}", names.join(", ")));
@@ -231,7 +242,7 @@ impl<'t> Reader<'t> {
         None
     }
 
-    fn mask(&mut self, root: Table<'_>) -> (Option<Condition>, f64) {
+    fn mask(&mut self, root: Table<'_>) -> (Option<Formula>, f64) {
         let Some(table) = self.table(root, "mask", "[mask]") else { return (None, 0.0) };
         self.keys(table, &["when", "group_min_valid"]);
         let when = get(table, "when").and_then(|value| self.condition(value, "when"));
@@ -278,7 +289,7 @@ impl<'t> Reader<'t> {
             Combine::Mean => {
                 counted().fold((0.0_f64, 0.0_f64), |(lo, hi), (_, (a, b))| (lo.min(*a), hi.max(*b)))
             }
-            Combine::Min => {
+            Combine::Min | Combine::First => {
                 parts.fold((0.0_f64, 0.0_f64), |(lo, hi), (a, b)| (lo.min(a), hi.max(b)))
             }
             Combine::Product => {
@@ -295,11 +306,10 @@ impl<'t> Reader<'t> {
         Some((lo.min(gate.on_fail).min(gate.tampered), hi.max(gate.on_fail).max(gate.tampered)))
     }
 
-    fn condition(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Condition> {
+    fn condition(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Formula> {
         let read = self.expression(value, key)?;
         let why = if key == "require" { "no record passes the gate" } else { "it never masks" };
-        let Read { text, expr, .. } = self.test(read, key, why)?;
-        Some(Condition { text, expr })
+        Some(self.test(read, key, why)?.formula())
     }
 
     /// Refuses an expression that is no condition, or one that is always the same.

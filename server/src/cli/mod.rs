@@ -94,7 +94,7 @@ enum Command {
     /// Import, pull, list and remove the images that tasks run in
     #[command(subcommand)]
     Image(image::Images),
-    /// Check reward files
+    /// Check reward files, explain numbers, and score stored grades again
     #[command(subcommand)]
     Reward(reward::Reward),
     /// Measure what Assay adds to the code that it runs
