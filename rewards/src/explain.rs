@@ -183,10 +183,8 @@ mod tests {
         assert_eq!(told.gate[0].value, Some(FactValue::Bool(true)));
         let judge = &told.terms[0];
         assert_eq!((judge.part, &judge.value.value), (Some(2.0), &Some(FactValue::Number(1.0))));
-        let fact = ExplainedFact {
-            name: "external.judge".into(),
-            value: Some(FactValue::Number(7.0)),
-        };
+        let fact =
+            ExplainedFact { name: "external.judge".into(), value: Some(FactValue::Number(7.0)) };
         assert_eq!(judge.value.facts, [fact]);
         assert_eq!((told.terms[2].part, &told.terms[2].value.facts[0].value), (None, &None));
         for outcome in [
@@ -199,7 +197,8 @@ mod tests {
             for (judge, finish) in [(Some(0.25), "length"), (None, "stop")] {
                 record.outcome = outcome;
                 record.generation.finish_reason = finish.into();
-                record.external = judge.map(|judge| ("judge".to_owned(), judge)).into_iter().collect();
+                record.external =
+                    judge.map(|judge| ("judge".to_owned(), judge)).into_iter().collect();
                 let (told, scored) = (explain(&record, &spec), score(&record, &spec));
                 assert_eq!((told.reward, &told.mask), (scored.reward, &scored.mask), "{outcome:?}");
                 let values = |value: &Explained| match value.value {
@@ -250,7 +249,11 @@ mask: no
 
         type Change = fn(&mut GradeRecord);
         let cases: [(&str, Change, &str); 4] = [
-            ("rejected", |r| r.outcome = Outcome::SubmissionRejected, "reward -0.5\nthe submission"),
+            (
+                "rejected",
+                |r| r.outcome = Outcome::SubmissionRejected,
+                "reward -0.5\nthe submission",
+            ),
             ("tampered", |r| r.outcome = Outcome::Tampered, "reward -1\nthe report was tampered"),
             ("infra", |r| r.outcome = Outcome::InfraError, "no reward\nmask: leave it out, INFRA"),
             (

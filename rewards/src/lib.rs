@@ -37,7 +37,9 @@ mod docs;
 mod testing;
 
 pub use assay_repos::{Flag, PatchFacts, Severity};
-pub use explain::{Short, Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, explain};
+pub use explain::{
+    Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, Short, explain,
+};
 pub use grade::{CheckEvidence, CheckRun, GradeHeader};
 pub use group::{GroupSample, GroupStats, summarize};
 pub use record::{

@@ -233,6 +233,10 @@ pub struct CheckRecord {
     pub must_pass: Required,
     /// Those that must go on passing.
     pub must_keep: Required,
+    /// Those that ended exactly as with the gold submission, of all that either of both reports.
+    /// Absent where nobody validated the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Required>,
     /// One by one.
     pub tests: Vec<GradedTest>,
     /// What it used.

@@ -117,8 +117,7 @@ impl<'s> Rescoring<'s> {
         }
         self.most.truncate(CHANGES - 1);
         let at = self.most.partition_point(|change| change.size() >= size);
-        self.most
-            .insert(at, Change { grade: record.id(), task: record.task.clone(), old, new });
+        self.most.insert(at, Change { grade: record.id(), task: record.task.clone(), old, new });
     }
 
     /// Sums up.
@@ -205,9 +204,7 @@ fn bars<'r>(rewards: impl Iterator<Item = &'r f64> + Clone) -> Vec<(f64, f64)> {
                 let (lo, hi) = rewards.fold((reward, reward), |(lo, hi), &reward| {
                     (f64::min(lo, reward), f64::max(hi, reward))
                 });
-                return (0..BARS)
-                    .map(|i| (cut(lo, hi, i), cut(lo, hi, i + 1)))
-                    .collect();
+                return (0..BARS).map(|i| (cut(lo, hi, i), cut(lo, hi, i + 1))).collect();
             }
             distinct.insert(at, reward);
         }
@@ -232,7 +229,8 @@ mod tests {
     use crate::{Outcome, testing};
 
     fn spec(value: &str) -> RewardSpec {
-        let text = format!("schema = 1\nname = \"t\"\n[[term]]\nname = \"x\"\nvalue = \"{value}\"\n");
+        let text =
+            format!("schema = 1\nname = \"t\"\n[[term]]\nname = \"x\"\nvalue = \"{value}\"\n");
         RewardSpec::parse(&text, Path::new("t.toml")).unwrap()
     }
 
@@ -283,7 +281,10 @@ mod tests {
         let rescored = rescore(&new, Some(&old));
         assert_eq!((rescored.changed, rescored.new.without), (Some(5), 5));
         let most: Vec<_> = rescored.most_changed.iter().map(|c| (c.old, c.new)).collect();
-        assert_eq!(most[..4], [(Some(0.0), None), (Some(0.0), None), (Some(0.0), None), (Some(1.0), None)]);
+        assert_eq!(
+            most[..4],
+            [(Some(0.0), None), (Some(0.0), None), (Some(0.0), None), (Some(1.0), None)]
+        );
         assert_eq!(most[4], (Some(0.0), Some(3.0)));
     }
 

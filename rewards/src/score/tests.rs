@@ -40,12 +40,9 @@ fn outcomes() {
     let with = |outcome| GradeRecord { outcome, ..testing::record((2, 2), (3, 3)) };
     assert_eq!(default(&with(Outcome::SubmissionRejected)).reward, Some(0.0));
     assert_eq!(default(&with(Outcome::Tampered)).reward, Some(-1.0));
-    for outcome in [
-        Outcome::InvalidTask,
-        Outcome::InfraError,
-        Outcome::DeadlineExceeded,
-        Outcome::Cancelled,
-    ] {
+    for outcome in
+        [Outcome::InvalidTask, Outcome::InfraError, Outcome::DeadlineExceeded, Outcome::Cancelled]
+    {
         let mut record = with(outcome);
         assert_eq!(default(&record).mask.as_deref(), Some(outcome.as_str()));
         record.failure = Some(Failure::new("wires", Phase::Run, Fault::Infra, ""));
@@ -114,6 +111,49 @@ fn combinations() {
         "[[term]]\nname = \"b\"\nvalue = \"1\"\nwhen = \"run.oom\"\n[combine]\nop = \"min\"\n",
     );
     assert_eq!(score(&record(), &none).reward, Some(0.0));
+}
+
+#[test]
+fn the_first_term_that_applies_decides() {
+    let spec = spec(
+        "[combine]\nop = \"first\"\n\
+         [[term]]\nname = \"seen\"\nvalue = \"external.seen\"\nweight = 0\n\
+         [[term]]\nname = \"oom\"\nwhen = \"run.oom\"\nvalue = \"1\"\nweight = -0.6\n\
+         [[term]]\nname = \"judged\"\nwhen = \"external.a > 0\"\nvalue = \"external.b\"\n\
+         [[term]]\nname = \"rest\"\nvalue = \"must_pass.fraction\"\n",
+    );
+    let mut record = record();
+    let refused = score(&record, &spec);
+    assert_eq!(refused.reward, None, "whether `judged` applies is not known");
+    assert_eq!(
+        refused.mask.as_deref(),
+        Some("term `judged` needs `external.a`, which the record lacks")
+    );
+    record.external.insert("a".into(), 0.0);
+    assert_eq!(score(&record, &spec).reward, Some(0.5));
+    record.external.insert("a".into(), 1.0);
+    assert_eq!(score(&record, &spec).reward, None, "it applies, and has no value");
+    record.external.insert("b".into(), 7.0);
+    let judged = score(&record, &spec);
+    assert_eq!((judged.reward, judged.components[3].value), (Some(7.0), Some(0.5)));
+    // What comes after the one that decides can't matter.
+    record.external.clear();
+    record.usage.oom = true;
+    assert_eq!(score(&record, &spec).reward, Some(-0.6));
+}
+
+#[test]
+fn what_the_gold_submission_did_exactly() {
+    let exact = RewardSpec::preset("exact").unwrap();
+    let mut record = testing::record((2, 2), (3, 3));
+    assert_eq!(score(&record, exact).reward, None, "nobody validated the task");
+    for (held, reward) in [(6, 1.0), (5, 0.0)] {
+        record.checks[0].exact = Some(crate::Required { count: 6, held });
+        assert_eq!(score(&record, exact).reward, Some(reward));
+    }
+    record.checks.push(record.checks[0].clone());
+    record.checks[0].exact = None;
+    assert_eq!(score(&record, exact).reward, None, "one check of two");
 }
 
 #[test]

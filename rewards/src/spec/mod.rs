@@ -85,7 +85,8 @@ impl RewardSpec {
         read::read(text, file)
     }
 
-    /// Returns one of the files that come with Assay: `pass` or `swe-default`.
+    /// Returns one of the files that come with Assay: `pass`, `swe-default`, `graded`, `fraction`
+    /// or `exact`.
     #[must_use]
     pub fn preset(name: &str) -> Option<&'static Self> {
         Self::presets().iter().find(|spec| spec.name == name)
@@ -98,6 +99,9 @@ impl RewardSpec {
             let files = [
                 ("pass.toml", include_str!("../../presets/pass.toml")),
                 ("swe-default.toml", include_str!("../../presets/swe-default.toml")),
+                ("graded.toml", include_str!("../../presets/graded.toml")),
+                ("fraction.toml", include_str!("../../presets/fraction.toml")),
+                ("exact.toml", include_str!("../../presets/exact.toml")),
             ];
             // A test reads each of them.
             files
