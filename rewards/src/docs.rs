@@ -5,9 +5,9 @@ use std::path::Path;
 use assay_repos::Digest;
 
 use crate::{
-    GradeRecord, Outcome, RewardSpec,
+    GradeRecord, Outcome, RewardSpec, explain,
     facts::{CheckFact, Fixed},
-    explain, score, testing,
+    score, testing,
 };
 
 const GUIDE: &str = include_str!("../../docs/rewards.md");
