@@ -101,8 +101,8 @@ impl<'s> Rescoring<'s> {
         }
     }
 
-    /// Scores one more record.
-    pub fn add(&mut self, record: &GradeRecord) {
+    /// Scores one more record. `id` is asked where the record is one of those that changed most.
+    pub fn add(&mut self, record: &GradeRecord, id: impl FnOnce() -> Digest) {
         self.records += 1;
         let new = self.new.add(record);
         let Some(old) = self.old.as_mut().map(|old| old.add(record)) else { return };
@@ -117,7 +117,7 @@ impl<'s> Rescoring<'s> {
         }
         self.most.truncate(CHANGES - 1);
         let at = self.most.partition_point(|change| change.size() >= size);
-        self.most.insert(at, Change { grade: record.id(), task: record.task.clone(), old, new });
+        self.most.insert(at, Change { grade: id(), task: record.task.clone(), old, new });
     }
 
     /// Sums up.
@@ -243,7 +243,7 @@ mod tests {
 
     fn rescore(new: &RewardSpec, old: Option<&RewardSpec>) -> Rescored {
         let mut rescoring = Rescoring::new(new, old);
-        records().iter().for_each(|record| rescoring.add(record));
+        records().iter().for_each(|record| rescoring.add(record, || record.id()));
         rescoring.finish()
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use assay_rewards::{Bar, Change, Rescored, Rescoring, RewardSpec, Short, Spread};
 use serde::Serialize;
 
-use super::records::Records;
+use super::records::{Records, Stored};
 use crate::cli::{
     Common,
     output::{CliResult, Exit, wrong},
@@ -22,8 +22,8 @@ pub(super) fn run(
 ) -> CliResult {
     let spinner = common.output().spinner("scoring");
     let mut rescoring = Rescoring::new(new, old);
-    records.each(|record| {
-        rescoring.add(&record);
+    records.each(|Stored { record, json }| {
+        rescoring.add(&record, || Stored::id(json));
         Ok(())
     })?;
     spinner.finish_and_clear();

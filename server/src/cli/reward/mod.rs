@@ -6,11 +6,12 @@ mod records;
 use std::{fmt, fs, path::PathBuf};
 
 use anyhow::Context as _;
+use assay_repos::Digest;
 use assay_rewards::{Explanation, GradeRecord, RewardError, RewardSpec, explain};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use self::records::Records;
+use self::records::{Records, Stored};
 use super::{
     Common,
     output::{Blame as _, CliResult, Exit, wrong},
@@ -61,9 +62,10 @@ impl Reward {
             Self::Lint { files } => lint(common, files),
             Self::Explain { subject, grade } => {
                 let spec = find_spec(&subject.file)?;
-                let record = pick(&Records::open(&subject.records)?, grade.as_deref())?;
-                let (grade, explanation) = (record.id().to_string(), explain(&record, &spec));
-                common.output().line(&Explained { grade, explanation })?;
+                let records = Records::open(&subject.records)?;
+                let (grade, record) = pick(&records, grade.as_deref())?;
+                let explanation = explain(&record, &spec);
+                common.output().line(&Explained { grade: grade.to_string(), explanation })?;
                 Ok(Exit::Done)
             }
             Self::DryRun { subject, against } => {
@@ -112,19 +114,20 @@ fn find_spec(file: &str) -> CliResult<RewardSpec> {
 }
 
 /// Returns the record whose id starts like this, or the only one.
-fn pick(records: &Records, grade: Option<&str>) -> CliResult<GradeRecord> {
+fn pick(records: &Records, grade: Option<&str>) -> CliResult<(Digest, GradeRecord)> {
     let wanted = grade.map(|grade| grade.trim_start_matches("sha256:"));
     let (mut found, mut count) = (None, 0_u64);
-    records.each(|record| {
-        let id = || record.id().to_string().trim_start_matches("sha256:").to_owned();
-        if wanted.is_none_or(|wanted| id().starts_with(wanted)) {
+    records.each(|Stored { record, json }| {
+        let id = Stored::id(json);
+        let digits = id.as_str().trim_start_matches("sha256:");
+        if wanted.is_none_or(|wanted| digits.starts_with(wanted)) {
             count += 1;
-            found.get_or_insert(record);
+            found.get_or_insert((id, record));
         }
         Ok(())
     })?;
     match (found, count, grade) {
-        (Some(record), 1, _) => Ok(record),
+        (Some(found), 1, _) => Ok(found),
         (None, _, None) => Err(wrong(format!("there is no grade in {records}"))),
         (None, _, Some(id)) => Err(wrong(format!("there is no grade {id} in {records}"))),
         (Some(_), _, None) => {

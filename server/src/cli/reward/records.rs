@@ -9,12 +9,28 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use assay_fleet::{Grades, StoreError};
+use assay_repos::Digest;
 use assay_rewards::GradeRecord;
 
 use crate::cli::output::{Blame as _, CliError, CliResult, wrong};
 
 /// Longest record, in bytes: far more than the reports that records come from may have.
 const MAX_RECORD: usize = 256 << 20;
+
+/// One record, read for scoring.
+pub(super) struct Stored<'r> {
+    /// Without its tests one by one.
+    pub(super) record: GradeRecord,
+    /// As it is stored.
+    pub(super) json: &'r [u8],
+}
+
+impl Stored<'_> {
+    /// Returns the id of a record that is stored so.
+    pub(super) fn id(json: &[u8]) -> Digest {
+        Digest::of(json.trim_ascii())
+    }
+}
 
 /// Grade records that are there already.
 pub(super) struct Records {
@@ -44,19 +60,17 @@ impl Records {
     }
 
     /// Calls `visit` with each, in order.
-    pub(super) fn each(
-        &self,
-        mut visit: impl FnMut(GradeRecord) -> CliResult<()>,
-    ) -> CliResult<()> {
+    pub(super) fn each(&self, mut visit: impl FnMut(Stored<'_>) -> CliResult<()>) -> CliResult<()> {
         match &self.source {
             Source::Stdin => lines(io::stdin().lock(), Path::new("stdin"), &mut visit),
             Source::Files(files) => files.iter().try_for_each(|path| {
                 let file = File::open(path).with_context(|| format!("open {}", path.display()));
                 lines(BufReader::with_capacity(1 << 20, file.wrong()?), path, &mut visit)
             }),
-            Source::Data(grades) => grades.each(|id, body| {
-                let record = GradeRecord::from_json(body);
-                visit(record.with_context(|| format!("grade {id} of {self}")).wrong()?)
+            Source::Data(grades) => grades.each(|id, json| {
+                let record = GradeRecord::skim_json(json);
+                let record = record.with_context(|| format!("grade {id} of {self}")).wrong()?;
+                visit(Stored { record, json })
             }),
         }
     }
@@ -95,7 +109,7 @@ fn files(folder: &Path) -> CliResult<Vec<PathBuf>> {
 fn lines(
     mut reader: impl BufRead,
     path: &Path,
-    visit: &mut impl FnMut(GradeRecord) -> CliResult<()>,
+    visit: &mut impl FnMut(Stored<'_>) -> CliResult<()>,
 ) -> CliResult<()> {
     let mut line = Vec::new();
     for number in 1_u64.. {
@@ -109,7 +123,8 @@ fn lines(
             return Err(anyhow!("longer than {MAX_RECORD} bytes")).with_context(place).wrong();
         }
         if !line.trim_ascii().is_empty() {
-            visit(GradeRecord::from_json(&line).with_context(place).wrong()?)?;
+            let record = GradeRecord::skim_json(&line).with_context(place).wrong()?;
+            visit(Stored { record, json: &line })?;
         }
     }
     Ok(())
