@@ -413,6 +413,34 @@ fn doctor_names_what_is_missing_with_its_fix() {
     expect(&found.unwrap(), "disk", "missing", "MiB free", "assay image rm");
 }
 
+#[test]
+fn expressions_are_formatted_in_place() {
+    let folder = folder();
+    let text = |value: &str| {
+        format!("schema=1\nname = \"x\"\n[[term]]\nname = \"a\"\nvalue = \"{value}\"\n")
+    };
+    let (loose, tidy) = (text("max(1,tests.passed)"), text("max(1, tests.passed)"));
+    let read = || fs::read_to_string(folder.path().join("loose.toml")).unwrap();
+    fs::write(folder.path().join("loose.toml"), &loose).unwrap();
+    fs::write(folder.path().join("tidy.toml"), &tidy).unwrap();
+    fs::write(folder.path().join("bad.toml"), text("max(1,test.passed)")).unwrap();
+    let fmt = |args: &[&str]| {
+        assay(folder.path(), &[&["reward", "fmt", "--json"], args].concat()).output().unwrap()
+    };
+    let check = fmt(&["--check", "tidy.toml", "loose.toml"]);
+    assert_eq!(check.status.code(), Some(2));
+    assert_eq!(lines(&check), [json!({ "file": "loose.toml", "changed": false })]);
+    assert_eq!(read(), loose);
+    let done = fmt(&["tidy.toml", "loose.toml"]);
+    assert_eq!(done.status.code(), Some(0));
+    assert_eq!(lines(&done), [json!({ "file": "loose.toml", "changed": true })]);
+    assert_eq!(read(), tidy);
+    assert_eq!(fmt(&["--check", "tidy.toml", "loose.toml"]).status.code(), Some(0));
+    let bad = fmt(&["bad.toml"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("bad.toml:5:16: unknown fact"));
+}
+
 /// Grades of a task with two tests, so many of them held, as JSON lines.
 fn grades(held: &[u32]) -> String {
     let record = |held: &u32| {

@@ -12,6 +12,7 @@
 
 mod check;
 mod eval;
+mod format;
 mod lexer;
 mod parser;
 
@@ -19,6 +20,7 @@ use std::fmt;
 
 pub(crate) use check::{Checked, Range, check};
 pub(crate) use eval::Stuck;
+pub(crate) use format::format;
 pub(crate) use parser::parse;
 
 use crate::facts::Fact;

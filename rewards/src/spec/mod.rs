@@ -85,6 +85,17 @@ impl RewardSpec {
         read::read(text, file)
     }
 
+    /// Returns the text of a valid reward file with the usual spaces in its expressions: one around
+    /// operators and after commas, none elsewhere. Those on several lines stay as they are, and
+    /// so does all the rest of the file.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, in the order of the file.
+    pub fn format(text: &str, file: &Path) -> Result<String, Vec<RewardError>> {
+        read::format(text, file)
+    }
+
     /// Returns one of the files that come with Assay: `pass`, `swe-default`, `graded`, `fraction`
     /// or `exact`.
     #[must_use]

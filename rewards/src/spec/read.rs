@@ -22,32 +22,34 @@ const MAX_ITEMS: usize = 100;
 const MAX_NUMBER: f64 = 1e12;
 
 pub(super) fn read(text: &str, file: &Path) -> Result<RewardSpec, Vec<RewardError>> {
-    let mut reader = Reader { text, file, errors: Vec::new() };
-    if text.len() > MAX_FILE {
-        reader.error(0, format!("larger than {MAX_FILE} bytes"));
-        return Err(reader.errors);
-    }
-    match DeTable::parse(text) {
-        Err(error) => {
-            let at = error.span().map_or(0, |span| span.start);
-            reader.error(at, error.message().trim_end().replace('\n', ", "));
-        }
-        Ok(document) => {
-            if let Some(spec) = reader.document(document.get_ref())
-                && reader.errors.is_empty()
-            {
-                return Ok(spec);
-            }
-        }
-    }
-    reader.errors.sort_by_key(|error| (error.line, error.column));
-    Err(reader.errors)
+    Reader::new(text, file).read().map(|(spec, _)| spec)
 }
+
+pub(super) fn format(text: &str, file: &Path) -> Result<String, Vec<RewardError>> {
+    let (_, mut expressions) = Reader::new(text, file).read()?;
+    expressions.sort_by_key(|place| place.start);
+    let (mut formatted, mut done) = (String::with_capacity(text.len()), 0);
+    for place in expressions {
+        let written = &text[place.clone()];
+        if let Some(spaced) = expr::format(written).ok().filter(|_| !written.contains('\n')) {
+            formatted.push_str(&text[done..place.start]);
+            formatted.push_str(&spaced);
+            done = place.end;
+        }
+    }
+    formatted.push_str(&text[done..]);
+    Ok(formatted)
+}
+
+/// Where expressions stand in a file, as they are written.
+type Places = Vec<std::ops::Range<usize>>;
 
 struct Reader<'t> {
     text: &'t str,
     file: &'t Path,
     errors: Vec<RewardError>,
+    /// Those that stand there without escapes.
+    expressions: Places,
 }
 
 /// The least and the greatest.
@@ -76,6 +78,32 @@ impl Read {
 }
 
 impl<'t> Reader<'t> {
+    fn new(text: &'t str, file: &'t Path) -> Self {
+        Self { text, file, errors: Vec::new(), expressions: Vec::new() }
+    }
+
+    fn read(mut self) -> Result<(RewardSpec, Places), Vec<RewardError>> {
+        if self.text.len() > MAX_FILE {
+            self.error(0, format!("larger than {MAX_FILE} bytes"));
+            return Err(self.errors);
+        }
+        match DeTable::parse(self.text) {
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                self.error(at, error.message().trim_end().replace('\n', ", "));
+            }
+            Ok(document) => {
+                if let Some(spec) = self.document(document.get_ref())
+                    && self.errors.is_empty()
+                {
+                    return Ok((spec, self.expressions));
+                }
+            }
+        }
+        self.errors.sort_by_key(|error| (error.line, error.column));
+        Err(self.errors)
+    }
+
     /// `None` when something that is needed is wrong, which has been told.
     fn document(&mut self, table: &DeTable<'_>) -> Option<RewardSpec> {
         let root = Table { table, name: "the file", at: 0 };
@@ -333,6 +361,7 @@ impl<'t> Reader<'t> {
             return None;
         };
         let at = self.content_start(value.span(), text);
+        self.expressions.extend(at.map(|at| at..at + text.len()));
         let place = |offset: usize| at.map_or(value.span().start, |at| at + offset);
         let parsed = expr::parse(text).map_err(|error| vec![error]);
         match parsed.and_then(|expr| expr::check(&expr).map(|checked| (expr, checked))) {

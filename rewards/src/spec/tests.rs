@@ -183,6 +183,35 @@ fn ordered_terms_are_all_within_reach() {
 }
 
 #[test]
+fn expressions_get_the_usual_spaces_and_nothing_else_changes() {
+    let text = r#"# a  file
+schema=1
+name = "x" # x+y
+[gate]
+require = [ "tests.ran",'''tests.passed>1''' ]
+[[term]]
+name = "a"
+value = 'max(1,tests.passed)'
+[[term]]
+name = "b"
+when = '''
+tests.passed>1
+and run.oom'''
+value="tests\u002Epassed+1"
+"#;
+    let formatted = text
+        .replace("max(1,tests.passed)", "max(1, tests.passed)")
+        .replace("'''tests.passed>1'''", "'''tests.passed > 1'''");
+    let format = |text: &str| RewardSpec::format(text, Path::new("r.toml"));
+    assert_eq!(format(text), Ok(formatted.clone()));
+    assert_eq!(format(&formatted), Ok(formatted.clone()));
+    let (old, new) = (parse(text).unwrap(), parse(&formatted).unwrap());
+    assert_eq!(old.terms[0].value.expr, new.terms[0].value.expr);
+    assert_eq!(old.range, new.range);
+    assert!(format("schema = 1").is_err());
+}
+
+#[test]
 fn hostile_files_are_errors() {
     for text in [
         String::new(),

@@ -27,6 +27,15 @@ pub(super) enum Reward {
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
+    /// Write expressions with the usual spaces; everything else stays as it is
+    Fmt {
+        /// Change nothing, name the files that would be, and end with status 2 if there are any
+        #[arg(long)]
+        check: bool,
+        /// The files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Show how a grade comes to its number: gate, terms, combination, mask, each with its facts
     Explain {
         #[command(flatten)]
@@ -60,6 +69,7 @@ impl Reward {
     pub(super) fn run(self, common: &Common) -> CliResult {
         match self {
             Self::Lint { files } => lint(common, files),
+            Self::Fmt { check, files } => fmt_files(common, check, files),
             Self::Explain { subject, grade } => {
                 let spec = find_spec(&subject.file)?;
                 let records = Records::open(&subject.records)?;
@@ -99,6 +109,38 @@ fn lint(common: &Common, files: Vec<PathBuf>) -> CliResult {
         common.output().line(&report)?;
     }
     Ok(exit)
+}
+
+fn fmt_files(common: &Common, check: bool, files: Vec<PathBuf>) -> CliResult {
+    let mut exit = Exit::Done;
+    for file in files {
+        let shown = file.display().to_string();
+        let text = fs::read_to_string(&file).with_context(|| format!("read {shown}")).wrong()?;
+        let formatted = RewardSpec::format(&text, &file).map_err(|errors| wrong(told(&errors)))?;
+        if formatted == text {
+            continue;
+        }
+        if check {
+            exit = Exit::Wrong;
+        } else {
+            fs::write(&file, formatted).with_context(|| format!("write {shown}")).not_done()?;
+        }
+        common.output().line(&Formatted { file: shown, changed: !check })?;
+    }
+    Ok(exit)
+}
+
+#[derive(Serialize)]
+struct Formatted {
+    file: String,
+    changed: bool,
+}
+
+impl fmt::Display for Formatted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.changed { "formatted" } else { "not formatted" };
+        write!(f, "{}: {what}", self.file)
+    }
 }
 
 /// Reads a reward file, or finds the one of that name among those that come with Assay.
