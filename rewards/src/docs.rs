@@ -67,6 +67,7 @@ fn every_file_of_the_guide_loads() {
     for file in files {
         let spec = parse(file).unwrap_or_else(|errors| panic!("{errors:?}"));
         assert_eq!(spec.digest(), &Digest::of(file));
+        assert_eq!(RewardSpec::format(file, Path::new("my.toml")).as_deref(), Ok(file));
     }
 }
 
