@@ -252,6 +252,23 @@ fn the_bench_states_what_it_measured() {
     assert!(compared || report["skipped"]["bwrap"].is_string(), "said, if not measured: {report}");
 }
 
+#[test]
+fn grading_is_measured_by_kind_of_record() {
+    let folder = folder();
+    let output = assay(folder.path(), &["bench", "grading", "-n", "1000", "--json"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = &lines(&output)[0];
+    assert_eq!(report["n"], 1000);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let seconds = |key: &str| row[key].as_f64().unwrap();
+        assert!(seconds("whole_s") > 0.0 && seconds("scoring_s") > 0.0, "{row}");
+        assert!(row["bytes"].as_u64().unwrap() > 1000, "{row}");
+    }
+}
+
 /// The real thing, where this machine has a root filesystem and the catalog's katas.
 #[test]
 fn a_kata_is_scored_in_a_real_sandbox() {
