@@ -268,6 +268,17 @@ mask: no
             let text = explain(&record, &spec).to_string();
             assert!(text.contains(lines), "{name}:\n{text}");
         }
+        let ordered = FILE.replace("clamp = [0, 2.5]", "op = \"first\"");
+        let mut judged = scored.clone();
+        judged.external.insert("judge".into(), 0.25);
+        let text = explain(&judged, &self::spec(&ordered)).to_string();
+        for line in [
+            "term judge: 0.25 * 2 = 0.5\n",
+            "term solved: 0 * 1, after the one that decides\n",
+            "first: 0.5\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
         let mut hostile = scored;
         hostile.generation.finish_reason = "stop\nsum: 9".into();
         let text = "schema = 1\nname = \"t\"\n[[term]]\nname = \"x\"\n\

@@ -235,6 +235,8 @@ proptest::proptest! {
         let _ = parse(&text);
         let at = at.min(GOOD.len());
         let end = (at + cut).min(GOOD.len());
-        let _ = parse(&format!("{}{text}{}", &GOOD[..at], &GOOD[end..]));
+        let file = format!("{}{text}{}", &GOOD[..at], &GOOD[end..]);
+        let _ = parse(&file);
+        let _ = RewardSpec::format(&file, Path::new("r.toml"));
     }
 }
