@@ -44,4 +44,4 @@ pub use queue::{
     SubmitError, Ticket,
 };
 pub use stats::Stats;
-pub use store::{Embedded, OpenError};
+pub use store::{Embedded, Grades, OpenError};

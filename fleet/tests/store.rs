@@ -3,7 +3,7 @@
 mod common;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
@@ -12,10 +12,11 @@ use std::{
 };
 
 use assay_fleet::{
-    Embedded, EndedInQueue, Evaluation, OnDisconnect, Priority, Queue, ResultStore, Selector,
-    Stopped, SubmitError,
+    Completion, Embedded, EndedInQueue, Evaluation, Grades, OnDisconnect, OpenError, Priority,
+    Queue, ResultStore, Selector, Stopped, StoreError, SubmitError,
 };
-use assay_repos::Submission;
+use assay_repos::{Digest, Mode, PatchFacts, Submission, TaskLimits};
+use assay_rewards::{Generation, GradeHeader, GradeRecord, TaskFacts};
 use common::{answer, id, request, soon};
 use tokio::time::Instant;
 
@@ -281,6 +282,51 @@ async fn a_journal_entry_of_another_version_is_left_alone() {
     // Asked for again, it runs.
     store.submit(vec![request("odd")]).await.unwrap();
     assert_eq!(store.lease().await.unwrap().evaluation.request_id, id("odd"));
+}
+
+/// Also while the service that stored them still runs, and whatever else it stores.
+#[tokio::test]
+async fn grades_can_be_read_beside_the_service() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Grades::open(dir.path()), Err(OpenError::Database { .. })), "nothing there");
+    let store = open(dir.path());
+    let grades = Grades::open(dir.path()).unwrap();
+    let read = || {
+        let mut found = Vec::new();
+        let read: Result<(), StoreError> = grades.each(|id, body| {
+            let record = GradeRecord::from_json(body).unwrap();
+            assert_eq!(record.id().as_str(), id);
+            found.push(record.backend);
+            Ok(())
+        });
+        read.unwrap();
+        found.sort();
+        found
+    };
+    assert!(read().is_empty());
+    for (name, backend) in [("a", "one"), ("b", "two"), ("c", "two")] {
+        store.submit(vec![request(name)]).await.unwrap();
+        let lease = store.lease().await.unwrap();
+        let grade = GradeHeader {
+            task: lease.evaluation.task.clone(),
+            task_digest: Digest::of("task"),
+            image_digest: String::new(),
+            submission_digest: Digest::of("submission"),
+            backend: backend.into(),
+            mode: Mode::Guarded,
+            limits: TaskLimits::default(),
+            generation: Generation::default(),
+            external: BTreeMap::new(),
+            task_facts: TaskFacts::default(),
+            runner: String::new(),
+        };
+        let grade = Arc::new(grade.grade(PatchFacts::default(), Vec::new(), &[], None));
+        let done = Completion { grade: Some(grade), ..answer(&lease.evaluation, 1.0) };
+        store.complete(done).await.unwrap();
+    }
+    assert_eq!(read(), ["one", "two"], "equal records are one");
+    let stopped: Result<(), StoreError> = grades.each(|_, _| Err(StoreError::Stopped));
+    assert!(matches!(stopped, Err(StoreError::Stopped)), "an error of the caller ends it");
 }
 
 #[tokio::test]

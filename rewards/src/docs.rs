@@ -5,7 +5,7 @@ use std::path::Path;
 use assay_repos::Digest;
 
 use crate::{
-    GradeRecord, Outcome, RewardSpec,
+    GradeRecord, Outcome, RewardSpec, explain,
     facts::{CheckFact, Fixed},
     score, testing,
 };
@@ -41,7 +41,12 @@ fn record(row: &str) -> GradeRecord {
                 let (held, count) = required();
                 record.checks[0].must_keep = crate::Required { held, count };
             }
-            "judge" => drop(record.external.insert("judge".into(), value.parse().unwrap())),
+            "judge" | "compiles" | "baseline_s" => {
+                record.external.insert(name.into(), value.parse().unwrap());
+            }
+            "errors" => record.checks[0].counts.errors = value.parse().unwrap(),
+            "cpu" => record.usage.cpu_s = value.parse().unwrap(),
+            "timed" => record.usage.timed_out = true,
             "touches" => record.patch.touches_tests = true,
             "tokens" => record.generation.tokens = value.parse().unwrap(),
             "target" => record.generation.target_tokens = value.parse().unwrap(),
@@ -58,10 +63,11 @@ fn record(row: &str) -> GradeRecord {
 #[test]
 fn every_file_of_the_guide_loads() {
     let files = blocks(GUIDE, "toml");
-    assert_eq!(files.len(), 4);
+    assert_eq!(files.len(), 8);
     for file in files {
         let spec = parse(file).unwrap_or_else(|errors| panic!("{errors:?}"));
         assert_eq!(spec.digest(), &Digest::of(file));
+        assert_eq!(RewardSpec::format(file, Path::new("my.toml")).as_deref(), Ok(file));
     }
 }
 
@@ -71,7 +77,8 @@ fn every_row_of_the_recipes_is_so() {
     let mut rows = 0;
     for recipe in recipes {
         let spec = parse(blocks(recipe, "toml")[0]).unwrap();
-        let table = recipe.lines().filter_map(|line| line.strip_prefix("| ")).skip(2);
+        let table = recipe.lines().skip_while(|line| !line.starts_with("| record |"));
+        let table = table.skip(2).map_while(|line| line.strip_prefix("| "));
         for row in table {
             let cells: Vec<_> = row.trim_end_matches('|').split(" | ").map(str::trim).collect();
             let [facts, reward, mask] = cells[..] else { panic!("three cells: {row}") };
@@ -85,7 +92,43 @@ fn every_row_of_the_recipes_is_so() {
             rows += 1;
         }
     }
-    assert_eq!(rows, 18);
+    assert_eq!(rows, 38);
+}
+
+/// The three forms of a length budget are plain expressions.
+#[test]
+fn every_form_of_a_length_budget_is_so() {
+    let table = GUIDE.lines().skip_while(|line| !line.starts_with("| form |"));
+    let rows: Vec<_> = table.skip(2).map_while(|line| line.strip_prefix("| ")).collect();
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        let cells: Vec<_> = row.trim_end_matches('|').split(" | ").map(str::trim).collect();
+        let [_, value, short, long] = cells[..] else { panic!("four cells: {row}") };
+        let value = value.trim_matches('`');
+        let file =
+            format!("schema = 1\nname = \"x\"\n[[term]]\nname = \"x\"\nvalue = \"{value}\"\n");
+        let spec = parse(&file).unwrap();
+        for (tokens, reward) in [(1500, short), (4000, long)] {
+            let row = record(&format!("must_pass 1/1, tokens {tokens}, target 2000"));
+            let scored = score(&row, &spec).reward.unwrap();
+            assert_eq!((scored as f32).to_string(), reward, "{value}");
+        }
+    }
+}
+
+#[test]
+fn files_and_output_are_quoted_as_they_are() {
+    let graded = include_str!("../presets/graded.toml");
+    assert!(blocks(GUIDE, "toml").contains(&graded));
+    for preset in RewardSpec::presets() {
+        assert!(GUIDE.contains(&format!("| `{}` |", preset.name())), "{}", preset.name());
+    }
+    let mut record = record("must_pass 3/5");
+    record.task = "katas.add".parse().unwrap();
+    record.patch.added = 2;
+    let told = explain(&record, RewardSpec::preset("swe-default").unwrap()).to_string();
+    let quoted = blocks(GUIDE, "console")[0].split_once('\n').unwrap().1;
+    assert_eq!(quoted, format!("{told}\n"));
 }
 
 #[test]

@@ -63,6 +63,10 @@ fixed! {
     MustKeepAll "must_keep.all" BOOL |f| f.required_all(f.must_keep, false);
     MustKeepFraction "must_keep.fraction" FRACTION |f| f.whole(fraction(f.must_keep, 1.0));
     MustKeepCount "must_keep.count" COUNT |f| f.whole(number(f.must_keep.count));
+    // Absent where nobody validated the task.
+    ExactAll "exact.all" BOOL |f| f.required_all(f.exact?, true);
+    ExactFraction "exact.fraction" FRACTION |f| f.whole(fraction(f.exact?, 0.0));
+    ExactCount "exact.count" COUNT |f| f.whole(number(f.exact?.count));
     TestsPassed "tests.passed" COUNT |f| f.whole(number(f.counts.passed));
     TestsFailed "tests.failed" COUNT |f| f.whole(number(f.counts.failed));
     TestsErrors "tests.errors" COUNT |f| f.whole(number(f.counts.errors));
@@ -256,21 +260,26 @@ pub(crate) struct Facts<'a> {
     counts: TestCounts,
     must_pass: Required,
     must_keep: Required,
+    /// Absent unless every check that ran has it.
+    exact: Option<Required>,
 }
 
 impl<'a> Facts<'a> {
     pub(crate) fn of(record: &'a GradeRecord) -> Self {
-        let sum = |part: fn(&CheckRecord) -> Required| {
-            record.checks.iter().map(part).fold(Required::default(), |sum, more| Required {
-                count: sum.count.saturating_add(more.count),
-                held: sum.held.saturating_add(more.held),
-            })
+        let plus = |sum: Required, more: Required| Required {
+            count: sum.count.saturating_add(more.count),
+            held: sum.held.saturating_add(more.held),
         };
+        let sum = |part: fn(&CheckRecord) -> Required| {
+            record.checks.iter().map(part).fold(Required::default(), plus)
+        };
+        let mut ran = record.checks.iter().filter(|check| check.ran);
         Self {
             record,
             counts: record.counts(),
             must_pass: sum(|check| check.must_pass),
             must_keep: sum(|check| check.must_keep),
+            exact: ran.try_fold(Required::default(), |sum, check| Some(plus(sum, check.exact?))),
         }
     }
 

@@ -44,6 +44,9 @@ pub struct GroupStats {
     pub mean: Option<f64>,
     /// Their sample standard deviation (divided by n - 1); absent for fewer than two.
     pub std: Option<f64>,
+    /// The rank of each sample in the order given, where it is valid: 1 is the greatest reward,
+    /// and equal rewards share the mean of their places.
+    pub ranks: Vec<Option<f64>>,
     /// Advice to leave out the whole group, with its reason.
     pub mask: Option<String>,
 }
@@ -66,9 +69,7 @@ pub fn summarize(samples: &[GroupSample<'_>], min_valid: f64) -> GroupStats {
             Outcome::Cancelled => &mut stats.cancelled,
             Outcome::DeadlineExceeded => &mut stats.deadline_exceeded,
         } += 1;
-        if let Some(reward) = sample.reward.filter(|reward| reward.is_finite() && !sample.masked) {
-            rewards.push(reward);
-        }
+        rewards.extend(sample.valid());
         submissions.extend(sample.submission);
     }
     let known = submissions.len();
@@ -76,6 +77,8 @@ pub fn summarize(samples: &[GroupSample<'_>], min_valid: f64) -> GroupStats {
     submissions.dedup();
     stats.duplicates = (known - submissions.len()) as u32;
     stats.valid = rewards.len() as u32;
+    stats.ranks =
+        samples.iter().map(|sample| sample.valid().map(|reward| rank(reward, &rewards))).collect();
     let n = rewards.len() as f64;
     if !rewards.is_empty() {
         let mean = rewards.iter().sum::<f64>() / n;
@@ -89,6 +92,20 @@ pub fn summarize(samples: &[GroupSample<'_>], min_valid: f64) -> GroupStats {
         stats.mask = Some(format!("{} of {} samples are valid", stats.valid, stats.requested));
     }
     stats
+}
+
+impl GroupSample<'_> {
+    /// Returns the reward that counts in statistics.
+    fn valid(&self) -> Option<f64> {
+        self.reward.filter(|reward| reward.is_finite() && !self.masked)
+    }
+}
+
+/// The mean of the places that the rewards equal to this one have, the greatest first.
+fn rank(reward: f64, rewards: &[f64]) -> f64 {
+    let greater = rewards.iter().filter(|other| **other > reward).count();
+    let equal = rewards.iter().filter(|other| **other == reward).count();
+    greater as f64 + (equal as f64 + 1.0) / 2.0
 }
 
 #[cfg(test)]
@@ -135,6 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn ranks_are_those_of_the_valid() {
+        let rewards = [Some(0.5), Some(1.0), None, Some(0.5), Some(-1.0), Some(0.5)];
+        let mut samples = rewards.map(|reward| sample(Outcome::Scored, reward));
+        let ranks = [Some(3.0), Some(1.0), None, Some(3.0), Some(5.0), Some(3.0)];
+        assert_eq!(summarize(&samples, 0.0).ranks, ranks);
+        samples[1].masked = true;
+        let ranks = [Some(2.0), None, None, Some(2.0), Some(4.0), Some(2.0)];
+        assert_eq!(summarize(&samples, 0.0).ranks, ranks);
+    }
+
+    #[test]
     fn repeated_submissions_are_counted() {
         let [a, b] = [Digest::of("a"), Digest::of("b")];
         let submissions = [Some(&a), Some(&b), Some(&a), None, Some(&a), None];
@@ -160,6 +188,9 @@ mod tests {
             let sum = s.scored + s.rejected + s.tampered + s.invalid + s.infra + s.cancelled
                 + s.deadline_exceeded;
             prop_assert_eq!(s.requested, sum);
+            // Places are handed out once each.
+            let n = f64::from(s.valid);
+            prop_assert!((s.ranks.iter().flatten().sum::<f64>() - n * (n + 1.0) / 2.0).abs() < 1e-6);
             prop_assert!(s.valid <= s.scored + s.rejected + s.tampered);
             prop_assert!(s.mean.is_none_or(f64::is_finite) && s.std.is_none_or(f64::is_finite));
         }

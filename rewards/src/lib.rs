@@ -24,6 +24,10 @@ mod spec;
 
 mod score;
 
+mod explain;
+
+mod rescore;
+
 mod group;
 
 #[cfg(test)]
@@ -33,6 +37,9 @@ mod docs;
 mod testing;
 
 pub use assay_repos::{Flag, PatchFacts, Severity};
+pub use explain::{
+    Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, Short, explain,
+};
 pub use grade::{CheckEvidence, CheckRun, GradeHeader};
 pub use group::{GroupSample, GroupStats, summarize};
 pub use record::{
@@ -43,5 +50,6 @@ pub use report::{
     CaseRun, Evidence, Progress, Report, ReportError, TestResult, TestStatus, outputs_equal, parse,
     parse_stdio,
 };
+pub use rescore::{Bar, Change, Rescored, Rescoring, Spread};
 pub use score::{Component, Score, score};
 pub use spec::{RewardError, RewardSpec};

@@ -104,6 +104,7 @@ pub(crate) fn record(must_pass: (u32, u32), must_keep: (u32, u32)) -> GradeRecor
         },
         must_pass: Required { held: must_pass.0, count: must_pass.1 },
         must_keep: Required { held: must_keep.0, count: must_keep.1 },
+        exact: None,
         tests: Vec::new(),
         usage: Usage::default(),
         start: assay_sandbox::Start::Cold,

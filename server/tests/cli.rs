@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
@@ -10,6 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use assay_repos::{Digest, Mode, PatchFacts, ReportKind, TaskLimits};
+use assay_rewards::{CheckRecord, Generation, GradeHeader, Required, TaskFacts, TestCounts, Usage};
+use assay_sandbox::Start;
 use serde_json::{Value, json};
 
 /// A command with a cache and a catalog of its own: nothing of this machine matters.
@@ -248,6 +252,23 @@ fn the_bench_states_what_it_measured() {
     assert!(compared || report["skipped"]["bwrap"].is_string(), "said, if not measured: {report}");
 }
 
+#[test]
+fn grading_is_measured_by_kind_of_record() {
+    let folder = folder();
+    let output = assay(folder.path(), &["bench", "grading", "-n", "1000", "--json"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = &lines(&output)[0];
+    assert_eq!(report["n"], 1000);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let seconds = |key: &str| row[key].as_f64().unwrap();
+        assert!(seconds("whole_s") > 0.0 && seconds("scoring_s") > 0.0, "{row}");
+        assert!(row["bytes"].as_u64().unwrap() > 1000, "{row}");
+    }
+}
+
 /// The real thing, where this machine has a root filesystem and the catalog's katas.
 #[test]
 fn a_kata_is_scored_in_a_real_sandbox() {
@@ -407,4 +428,154 @@ fn doctor_names_what_is_missing_with_its_fix() {
     let found = std::panic::catch_unwind(|| doctor(&full));
     assert!(Command::new("umount").arg(&full).status().unwrap().success());
     expect(&found.unwrap(), "disk", "missing", "MiB free", "assay image rm");
+}
+
+#[test]
+fn expressions_are_formatted_in_place() {
+    let folder = folder();
+    let text = |value: &str| {
+        format!("schema=1\nname = \"x\"\n[[term]]\nname = \"a\"\nvalue = \"{value}\"\n")
+    };
+    let (loose, tidy) = (text("max(1,tests.passed)"), text("max(1, tests.passed)"));
+    let read = || fs::read_to_string(folder.path().join("loose.toml")).unwrap();
+    fs::write(folder.path().join("loose.toml"), &loose).unwrap();
+    fs::write(folder.path().join("tidy.toml"), &tidy).unwrap();
+    fs::write(folder.path().join("bad.toml"), text("max(1,test.passed)")).unwrap();
+    let fmt = |args: &[&str]| {
+        assay(folder.path(), &[&["reward", "fmt", "--json"], args].concat()).output().unwrap()
+    };
+    let check = fmt(&["--check", "tidy.toml", "loose.toml"]);
+    assert_eq!(check.status.code(), Some(2));
+    assert_eq!(lines(&check), [json!({ "file": "loose.toml", "changed": false })]);
+    assert_eq!(read(), loose);
+    let done = fmt(&["tidy.toml", "loose.toml"]);
+    assert_eq!(done.status.code(), Some(0));
+    assert_eq!(lines(&done), [json!({ "file": "loose.toml", "changed": true })]);
+    assert_eq!(read(), tidy);
+    assert_eq!(fmt(&["--check", "tidy.toml", "loose.toml"]).status.code(), Some(0));
+    let bad = fmt(&["bad.toml"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("bad.toml:5:16: unknown fact"));
+}
+
+/// Grades of a task with two tests, so many of them held, as JSON lines.
+fn grades(held: &[u32]) -> String {
+    let record = |held: &u32| {
+        let mut record = GradeHeader {
+            task: "demo.0001".parse().unwrap(),
+            task_digest: Digest::of("task"),
+            image_digest: String::new(),
+            submission_digest: Digest::of(held.to_string()),
+            backend: "fake".into(),
+            mode: Mode::Guarded,
+            limits: TaskLimits::default(),
+            generation: Generation::default(),
+            external: BTreeMap::new(),
+            task_facts: TaskFacts::default(),
+            runner: "test".into(),
+        }
+        .grade(PatchFacts::default(), Vec::new(), &[], None);
+        record.patch.applied = true;
+        record.complete = true;
+        record.checks.push(CheckRecord {
+            id: "unit".into(),
+            report: ReportKind::Pytest,
+            ran: true,
+            counts: TestCounts { passed: *held, failed: 2 - held, ..TestCounts::default() },
+            must_pass: Required { held: *held, count: 2 },
+            must_keep: Required::default(),
+            exact: None,
+            tests: Vec::new(),
+            usage: Usage::default(),
+            start: Start::Cold,
+        });
+        record.to_json() + "\n"
+    };
+    held.iter().map(record).collect()
+}
+
+#[test]
+fn a_number_is_explained() {
+    let folder = folder();
+    fs::write(folder.path().join("one.jsonl"), grades(&[1])).unwrap();
+    fs::write(folder.path().join("many.jsonl"), grades(&[0, 1, 2])).unwrap();
+    let explain = |args: &[&str]| {
+        assay(folder.path(), &[&["reward", "explain"], args].concat()).output().unwrap()
+    };
+    let one = explain(&["swe-default", "--records", "one.jsonl", "--json"]);
+    assert_eq!(one.status.code(), Some(0), "{}", String::from_utf8_lossy(&one.stderr));
+    let tree = &lines(&one)[0];
+    assert_eq!((&tree["name"], &tree["reward"]), (&json!("swe-default"), &json!(0.1)));
+    let near = &tree["terms"][1];
+    assert_eq!((&near["name"], &near["when"]["value"]), (&json!("near"), &json!(true)));
+    let fact = json!({ "name": "must_pass.fraction", "value": 0.5 });
+    assert_eq!((&near["part"], &near["value"]["facts"][0]), (&json!(0.1), &fact));
+
+    let id = tree["grade"].as_str().unwrap();
+    let picked = explain(&["pass", "--records", "many.jsonl", "--grade", &id[..15]]);
+    let text = String::from_utf8_lossy(&picked.stdout);
+    assert!(text.starts_with("pass on demo.0001, SCORED: reward 0\ngate: holds"), "{text}");
+
+    for (args, said) in [
+        (&["pass", "--records", "many.jsonl"][..], "3 grades in many.jsonl; name one"),
+        (
+            &["pass", "--records", "many.jsonl", "--grade", "sha256:"],
+            "3 grades in many.jsonl start",
+        ),
+        (&["pass", "--records", "many.jsonl", "--grade", "xyz"], "no grade xyz in many.jsonl"),
+        (&["pass", "--records", "."], "4 grades in ."),
+        (&["pass", "--records", "none.jsonl"], "none.jsonl"),
+        (&["pass", "--records", "catalog"], "no assay.db, and no .json or .jsonl file"),
+        (&["passs", "--records", "one.jsonl"], "no reward `passs`"),
+        (&["no.toml", "--records", "one.jsonl"], "read no.toml"),
+    ] {
+        let output = explain(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains(said), "{args:?}: {stderr}");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn stored_grades_are_scored_again() {
+    let folder = folder();
+    fs::write(folder.path().join("many.jsonl"), grades(&[0, 1, 2, 2])).unwrap();
+    let dry_run = |args: &[&str]| {
+        assay(folder.path(), &[&["reward", "dry-run"], args].concat()).output().unwrap()
+    };
+    let compared =
+        dry_run(&["swe-default", "--records", "many.jsonl", "--against", "pass", "--json"]);
+    assert_eq!(compared.status.code(), Some(0), "{}", String::from_utf8_lossy(&compared.stderr));
+    let report = &lines(&compared)[0];
+    assert_eq!((&report["records"], &report["changed"]), (&json!(4), &json!(1)));
+    assert_eq!((&report["old"]["mean"], &report["new"]["mean"]), (&json!(0.5), &json!(0.525)));
+    assert_eq!(report["new"]["histogram"][1], json!({ "from": 0.1, "to": 0.1, "count": 1 }));
+    assert_eq!(report["most_changed"][0]["new"], 0.1);
+
+    let alone = dry_run(&["pass", "--records", "many.jsonl"]);
+    let expected = "\
+4 grades
+pass: mean 0.5, std 0.57735, 0 without a reward, 0 masked
+reward  pass
+     0  2 ##############################
+     1  2 ##############################
+";
+    assert_eq!(String::from_utf8_lossy(&alone.stdout), expected);
+
+    let damaged =
+        grades(&[1, 1]).replacen("{\"schema\":1", "{\"schema\":7", 2).replacen("7", "1", 1);
+    fs::write(folder.path().join("bad.jsonl"), damaged).unwrap();
+    fs::write(folder.path().join("cut.jsonl"), &grades(&[1])[..100]).unwrap();
+    fs::write(folder.path().join("empty.jsonl"), "\n").unwrap();
+    for (file, said) in [
+        ("bad.jsonl", "bad.jsonl:2: grade record has schema 7"),
+        ("cut.jsonl", "cut.jsonl:1: not a grade record"),
+        ("empty.jsonl", "there is no grade in empty.jsonl"),
+    ] {
+        let output = dry_run(&["pass", "--records", file]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{file}");
+        assert!(stderr.contains(said), "{file}: {stderr}");
+    }
 }

@@ -57,6 +57,8 @@ async fn fast_results_do_not_wait_for_slow_ones() {
     );
     assert_eq!(summary.mean, Some(0.75));
     assert!((summary.std.unwrap() - 0.5).abs() < 1e-12);
+    let ranks = [("r0", 2.0), ("r1", 2.0), ("r2", 4.0), ("r4", 2.0)];
+    assert_eq!(summary.ranks, ranks.map(|(id, rank)| (id.to_owned(), rank)).into());
     // Three texts ran once each, the fault of ours was tried again.
     assert!(service.seen.started() >= 4, "{}", service.seen.started());
 }

@@ -1,5 +1,6 @@
 //! The embedded store: a schedule in memory, a journal and results in SQLite.
 
+mod grades;
 mod rows;
 mod schema;
 mod state;
@@ -23,7 +24,7 @@ use tokio::{
 };
 use tracing::warn;
 
-pub use self::schema::OpenError;
+pub use self::{grades::Grades, schema::OpenError};
 use self::{
     rows::{decode, encode},
     state::State,

@@ -125,13 +125,30 @@ pub(crate) fn open(data_dir: &Path) -> Result<Database, OpenError> {
         0 => create(&mut writer).map_err(database)?,
         _ => return Err(OpenError::Newer { path, found, known: VERSION }),
     }
-    let reader = Connection::open_with_flags(
-        &path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(database)?;
-    reader.busy_timeout(Duration::from_secs(5)).map_err(database)?;
+    let reader = reader(&path).map_err(database)?;
     Ok(Database { writer, reader, lock })
+}
+
+/// Opens the database of `data_dir` to read it, also while a service uses it.
+pub(crate) fn read(data_dir: &Path) -> Result<Connection, OpenError> {
+    let path = data_dir.join("assay.db");
+    let version = |path: &Path| {
+        let reader = reader(path)?;
+        let found: i64 = reader.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok((reader, found))
+    };
+    match version(&path) {
+        Ok((reader, VERSION)) => Ok(reader),
+        Ok((_, found)) => Err(OpenError::Newer { path, found, known: VERSION }),
+        Err(source) => Err(OpenError::Database { path, source }),
+    }
+}
+
+fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader = Connection::open_with_flags(path, flags)?;
+    reader.busy_timeout(Duration::from_secs(5))?;
+    Ok(reader)
 }
 
 /// In WAL mode with `synchronous = NORMAL` a commit is a write to the page cache: it survives the

@@ -12,6 +12,7 @@
 
 mod check;
 mod eval;
+mod format;
 mod lexer;
 mod parser;
 
@@ -19,6 +20,7 @@ use std::fmt;
 
 pub(crate) use check::{Checked, Range, check};
 pub(crate) use eval::Stuck;
+pub(crate) use format::format;
 pub(crate) use parser::parse;
 
 use crate::facts::Fact;
@@ -135,6 +137,31 @@ impl Function {
 
     pub(crate) fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(_, function)| *function == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Expr {
+    /// Returns the facts that it speaks of, each once, in the order of the text.
+    pub(crate) fn facts(&self) -> Vec<&Fact> {
+        fn walk<'e>(expr: &'e Expr, found: &mut Vec<&'e Fact>) {
+            match &expr.kind {
+                Kind::Fact(fact) | Kind::Known(fact) => {
+                    if !found.contains(&fact) {
+                        found.push(fact);
+                    }
+                }
+                Kind::Not(inner) | Kind::Neg(inner) => walk(inner, found),
+                Kind::Binary(_, left, right) => {
+                    walk(left, found);
+                    walk(right, found);
+                }
+                Kind::Call(_, args) => args.iter().for_each(|arg| walk(arg, found)),
+                Kind::Number(_) | Kind::Bool(_) | Kind::Text(_) => {}
+            }
+        }
+        let mut found = Vec::new();
+        walk(self, &mut found);
+        found
     }
 }
 

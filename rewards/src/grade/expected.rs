@@ -1,6 +1,6 @@
 //! What a task expects of the tests of one check.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assay_repos::{Check, Flag, Lock, MustKeep, Severity};
 
@@ -106,6 +106,25 @@ impl Expected {
         }
         flags
     }
+}
+
+/// Compares the status of every test with the one that it has with the gold submission: an
+/// expected failure has to fail, and a test that the lock doesn't know is a difference.
+pub(super) fn exact(record: &CheckRecord, lock: Option<&Lock>) -> Option<Required> {
+    let locked = lock?.checks.get(&record.id)?;
+    let gold: BTreeMap<_, _> =
+        locked.iter().map(|(id, test)| (bounded_id(id), test.gold.as_str())).collect();
+    let mut exact = Required::default();
+    let mut seen = BTreeSet::new();
+    for GradedTest { id, status, .. } in &record.tests {
+        seen.insert(id.as_str());
+        let known = gold.get(id).copied().unwrap_or(TestStatus::Missing.as_str());
+        count(&mut exact, known == status.as_str());
+    }
+    // One that did not show up is as it should be if it doesn't with gold either.
+    let absent = gold.iter().filter(|(id, _)| !seen.contains(id.as_str()));
+    absent.for_each(|(_, gold)| count(&mut exact, *gold == TestStatus::Missing.as_str()));
+    Some(exact)
 }
 
 fn count(required: &mut Required, held: bool) {

@@ -3,7 +3,10 @@
 use assay_repos::{Flag, Lock, ReportKind};
 use assay_sandbox::{Execution, LimitKind, Start, Termination};
 
-use super::{CheckEvidence, CheckRun, MAX_DETAIL, expected::Expected};
+use super::{
+    CheckEvidence, CheckRun, MAX_DETAIL,
+    expected::{Expected, exact},
+};
 use crate::{
     CheckRecord, Evidence, Failure, Fault, Outcome, Phase, Progress, Report, Required, TestCounts,
     Usage, parse, parse_stdio,
@@ -65,6 +68,7 @@ pub(super) fn judge(run: &CheckRun<'_>, lock: Option<&Lock>) -> Judged {
         counts: TestCounts::default(),
         must_pass: Required::default(),
         must_keep: Required::default(),
+        exact: None,
         tests: Vec::new(),
         usage: Usage::default(),
         start: start(run),
@@ -87,6 +91,7 @@ pub(super) fn judge(run: &CheckRun<'_>, lock: Option<&Lock>) -> Judged {
     let mut flags = std::mem::take(&mut report.flags);
     let expected = Expected::of(check, lock);
     expected.fill(&mut record, std::mem::take(&mut report.tests));
+    record.exact = exact(&record, lock);
     flags.extend(expected.remarks(check, lock, &record));
     let trouble = trouble(run, &report, &record, &expected);
     Judged { record, flags, trouble }

@@ -200,6 +200,8 @@ fn locks_say_what_counts() {
         let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
         let record = grade(&check, CheckEvidence::Process(evidence), Some(&lock));
         assert_eq!(record.flags[0].code, "tests.newly_skipped");
+        // As with gold: `fixed`, `broken`, and `gone`, which no run with gold reports.
+        assert_eq!(record.checks[0].exact, Some(Required { count: 6, held: 3 }));
         let tests = record.checks.into_iter().flat_map(|check| check.tests);
         tests.map(|test| (test.id, test.role)).collect::<BTreeMap<_, _>>()
     };

@@ -21,7 +21,7 @@ pub struct RewardSpec {
     pub(crate) terms: Vec<Term>,
     pub(crate) combine: Combine,
     pub(crate) clamp: Option<(f64, f64)>,
-    pub(crate) mask: Option<Condition>,
+    pub(crate) mask: Option<Formula>,
     pub(crate) group_min_valid: f64,
     pub(crate) range: (f64, f64),
 }
@@ -29,24 +29,24 @@ pub struct RewardSpec {
 /// What a record has to meet before its terms count.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Gate {
-    pub(crate) require: Vec<Condition>,
+    pub(crate) require: Vec<Formula>,
     pub(crate) on_fail: f64,
     pub(crate) tampered: f64,
 }
 
-/// A condition with its text, so that a score can name it.
+/// An expression with its text, so that a score can name it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Condition {
+pub(crate) struct Formula {
     pub(crate) text: Arc<str>,
     pub(crate) expr: Expr,
 }
 
-/// One part of the sum.
+/// One part of the reward.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Term {
     pub(crate) name: Arc<str>,
-    pub(crate) when: Option<Expr>,
-    pub(crate) value: Expr,
+    pub(crate) when: Option<Formula>,
+    pub(crate) value: Formula,
     pub(crate) weight: f64,
 }
 
@@ -57,6 +57,22 @@ pub(crate) enum Combine {
     Mean,
     Product,
     Min,
+    /// The first term that applies, alone.
+    First,
+}
+
+impl Combine {
+    pub(crate) const ALL: &[(&str, Self)] = &[
+        ("sum", Self::Sum),
+        ("mean", Self::Mean),
+        ("product", Self::Product),
+        ("min", Self::Min),
+        ("first", Self::First),
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, op)| *op == self).map_or("", |(name, _)| name)
+    }
 }
 
 impl RewardSpec {
@@ -69,7 +85,19 @@ impl RewardSpec {
         read::read(text, file)
     }
 
-    /// Returns one of the files that come with Assay: `pass` or `swe-default`.
+    /// Returns the text of a valid reward file with the usual spaces in its expressions: one around
+    /// operators and after commas, none elsewhere. Those on several lines stay as they are, and
+    /// so does all the rest of the file.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, in the order of the file.
+    pub fn format(text: &str, file: &Path) -> Result<String, Vec<RewardError>> {
+        read::format(text, file)
+    }
+
+    /// Returns one of the files that come with Assay: `pass`, `swe-default`, `graded`, `fraction`
+    /// or `exact`.
     #[must_use]
     pub fn preset(name: &str) -> Option<&'static Self> {
         Self::presets().iter().find(|spec| spec.name == name)
@@ -82,6 +110,9 @@ impl RewardSpec {
             let files = [
                 ("pass.toml", include_str!("../../presets/pass.toml")),
                 ("swe-default.toml", include_str!("../../presets/swe-default.toml")),
+                ("graded.toml", include_str!("../../presets/graded.toml")),
+                ("fraction.toml", include_str!("../../presets/fraction.toml")),
+                ("exact.toml", include_str!("../../presets/exact.toml")),
             ];
             // A test reads each of them.
             files

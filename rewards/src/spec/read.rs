@@ -1,5 +1,7 @@
 //! From the text of a reward file to a [`RewardSpec`], with every mistake at its place.
 
+mod values;
+
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use assay_repos::Digest;
@@ -8,7 +10,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Combine, Condition, Gate, RewardError, RewardSpec, Term};
+use self::values::get;
+use super::{Combine, Formula, Gate, RewardError, RewardSpec, Term};
 use crate::{
     expr::{self, Checked, Expr, Range},
     facts::nearest,
@@ -22,32 +25,34 @@ const MAX_ITEMS: usize = 100;
 const MAX_NUMBER: f64 = 1e12;
 
 pub(super) fn read(text: &str, file: &Path) -> Result<RewardSpec, Vec<RewardError>> {
-    let mut reader = Reader { text, file, errors: Vec::new() };
-    if text.len() > MAX_FILE {
-        reader.error(0, format!("larger than {MAX_FILE} bytes"));
-        return Err(reader.errors);
-    }
-    match DeTable::parse(text) {
-        Err(error) => {
-            let at = error.span().map_or(0, |span| span.start);
-            reader.error(at, error.message().trim_end().replace('\n', ", "));
-        }
-        Ok(document) => {
-            if let Some(spec) = reader.document(document.get_ref())
-                && reader.errors.is_empty()
-            {
-                return Ok(spec);
-            }
-        }
-    }
-    reader.errors.sort_by_key(|error| (error.line, error.column));
-    Err(reader.errors)
+    Reader::new(text, file).read().map(|(spec, _)| spec)
 }
+
+pub(super) fn format(text: &str, file: &Path) -> Result<String, Vec<RewardError>> {
+    let (_, mut expressions) = Reader::new(text, file).read()?;
+    expressions.sort_by_key(|place| place.start);
+    let (mut formatted, mut done) = (String::with_capacity(text.len()), 0);
+    for place in expressions {
+        let written = &text[place.clone()];
+        if let Some(spaced) = expr::format(written).ok().filter(|_| !written.contains('\n')) {
+            formatted.push_str(&text[done..place.start]);
+            formatted.push_str(&spaced);
+            done = place.end;
+        }
+    }
+    formatted.push_str(&text[done..]);
+    Ok(formatted)
+}
+
+/// Where expressions stand in a file, as they are written.
+type Places = Vec<std::ops::Range<usize>>;
 
 struct Reader<'t> {
     text: &'t str,
     file: &'t Path,
     errors: Vec<RewardError>,
+    /// Those that stand there without escapes.
+    expressions: Places,
 }
 
 /// The least and the greatest.
@@ -69,7 +74,39 @@ struct Read {
     at: usize,
 }
 
+impl Read {
+    fn formula(self) -> Formula {
+        Formula { text: self.text, expr: self.expr }
+    }
+}
+
 impl<'t> Reader<'t> {
+    fn new(text: &'t str, file: &'t Path) -> Self {
+        Self { text, file, errors: Vec::new(), expressions: Vec::new() }
+    }
+
+    fn read(mut self) -> Result<(RewardSpec, Places), Vec<RewardError>> {
+        if self.text.len() > MAX_FILE {
+            self.error(0, format!("larger than {MAX_FILE} bytes"));
+            return Err(self.errors);
+        }
+        match DeTable::parse(self.text) {
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start);
+                self.error(at, error.message().trim_end().replace('\n', ", "));
+            }
+            Ok(document) => {
+                if let Some(spec) = self.document(document.get_ref())
+                    && self.errors.is_empty()
+                {
+                    return Ok((spec, self.expressions));
+                }
+            }
+        }
+        self.errors.sort_by_key(|error| (error.line, error.column));
+        Err(self.errors)
+    }
+
     /// `None` when something that is needed is wrong, which has been told.
     fn document(&mut self, table: &DeTable<'_>) -> Option<RewardSpec> {
         let root = Table { table, name: "the file", at: 0 };
@@ -81,8 +118,8 @@ impl<'t> Reader<'t> {
         }
         let name = self.name(root);
         let gate = self.gate(root);
-        let terms = self.terms(root)?;
         let (combine, clamp) = self.combine(root);
+        let terms = self.terms(root, combine)?;
         let (mask, group_min_valid) = self.mask(root);
         if !self.errors.is_empty() {
             return None;
@@ -123,7 +160,7 @@ impl<'t> Reader<'t> {
         gate
     }
 
-    fn terms(&mut self, root: Table<'_>) -> Option<Vec<(Term, Bounds)>> {
+    fn terms(&mut self, root: Table<'_>, combine: Combine) -> Option<Vec<(Term, Bounds)>> {
         let Some(value) = get(root, "term") else {
             self.missing(root, "term", "[[term]]");
             return None;
@@ -137,13 +174,22 @@ impl<'t> Reader<'t> {
             return None;
         }
         let (mut terms, mut names) = (Vec::new(), BTreeSet::new());
+        let mut last: Option<Arc<str>> = None;
         for item in items.iter() {
             let DeValue::Table(table) = item.get_ref() else {
                 self.wrong(item, "term", "a table");
                 continue;
             };
             let table = Table { table, name: "[[term]]", at: item.span().start };
-            let Some((term, range)) = self.term(table) else { continue };
+            let Some((term, range)) = self.term(table, combine) else { continue };
+            if combine == Combine::First && term.weight != 0.0 {
+                if let Some(last) = &last {
+                    let message = format!("never reached: `{last}` before it has no `when`");
+                    self.error(table.at, message);
+                } else if term.when.is_none() {
+                    last = Some(Arc::clone(&term.name));
+                }
+            }
             if !names.insert(Arc::clone(&term.name)) {
                 let at = get(table, "name").map_or(table.at, |value| value.span().start);
                 self.error(at, format!("a second term `{}`", term.name));
@@ -153,7 +199,7 @@ impl<'t> Reader<'t> {
         Some(terms)
     }
 
-    fn term(&mut self, table: Table<'_>) -> Option<(Term, Bounds)> {
+    fn term(&mut self, table: Table<'_>, combine: Combine) -> Option<(Term, Bounds)> {
         self.keys(table, &["name", "when", "value", "weight"]);
         let name = self.name(table);
         let weight = self.number(table, "weight").map_or(1.0, |(number, _)| number);
@@ -167,7 +213,7 @@ impl<'t> Reader<'t> {
         };
         let conditional = when.is_some();
         let when = match when {
-            Some(Some(when)) => Some(self.test(when, "when", "the term never counts")?.expr),
+            Some(Some(when)) => Some(self.test(when, "when", "the term never counts")?.formula()),
             Some(None) => return None, // told
             None => None,
         };
@@ -176,31 +222,27 @@ impl<'t> Reader<'t> {
             self.error(value.at, "a term's value is a number or a condition, not text");
             return None;
         };
+        // Of ordered terms, which one it is says something.
+        let ordered = combine == Combine::First;
         if let Some(always) = value.checked.always {
             self.error(value.at, format!("the value is always {always}: the term says nothing"));
-        } else if lo == hi && (lo == 0.0 || !conditional) {
+        } else if lo == hi && (lo == 0.0 || !conditional) && !ordered {
             let hint = if lo == 0.0 { "" } else { "; give it a `when`" };
             self.error(value.at, format!("the value is always {lo}: the term says nothing{hint}"));
         }
-        let term = Term { name: name?.into(), when, value: value.expr, weight };
+        let term = Term { name: name?.into(), when, value: value.formula(), weight };
         Some((term, (lo, hi)))
     }
 
     fn combine(&mut self, root: Table<'_>) -> (Combine, Option<Bounds>) {
-        const OPS: &[(&str, Combine)] = &[
-            ("sum", Combine::Sum),
-            ("mean", Combine::Mean),
-            ("product", Combine::Product),
-            ("min", Combine::Min),
-        ];
         let Some(table) = self.table(root, "combine", "[combine]") else {
             return (Combine::Sum, None);
         };
         self.keys(table, &["op", "clamp"]);
         let op = self.string(table, "op").map_or(Combine::Sum, |(op, at)| {
-            OPS.iter().find(|(name, _)| *name == op).map_or_else(
+            Combine::ALL.iter().find(|(name, _)| *name == op).map_or_else(
                 || {
-                    let names: Vec<_> = OPS.iter().map(|(name, _)| *name).collect();
+                    let names: Vec<_> = Combine::ALL.iter().map(|(name, _)| *name).collect();
                     let near = nearest(&op, names.iter().copied());
                     let near = near.map(|near| format!("; did you mean `{near}`?"));
                     let or = near.unwrap_or_else(|| format!("; it is one of {}", names.join(", ")));
@@ -231,7 +273,7 @@ impl<'t> Reader<'t> {
         None
     }
 
-    fn mask(&mut self, root: Table<'_>) -> (Option<Condition>, f64) {
+    fn mask(&mut self, root: Table<'_>) -> (Option<Formula>, f64) {
         let Some(table) = self.table(root, "mask", "[mask]") else { return (None, 0.0) };
         self.keys(table, &["when", "group_min_valid"]);
         let when = get(table, "when").and_then(|value| self.condition(value, "when"));
@@ -278,7 +320,7 @@ impl<'t> Reader<'t> {
             Combine::Mean => {
                 counted().fold((0.0_f64, 0.0_f64), |(lo, hi), (_, (a, b))| (lo.min(*a), hi.max(*b)))
             }
-            Combine::Min => {
+            Combine::Min | Combine::First => {
                 parts.fold((0.0_f64, 0.0_f64), |(lo, hi), (a, b)| (lo.min(a), hi.max(b)))
             }
             Combine::Product => {
@@ -295,11 +337,10 @@ impl<'t> Reader<'t> {
         Some((lo.min(gate.on_fail).min(gate.tampered), hi.max(gate.on_fail).max(gate.tampered)))
     }
 
-    fn condition(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Condition> {
+    fn condition(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<Formula> {
         let read = self.expression(value, key)?;
         let why = if key == "require" { "no record passes the gate" } else { "it never masks" };
-        let Read { text, expr, .. } = self.test(read, key, why)?;
-        Some(Condition { text, expr })
+        Some(self.test(read, key, why)?.formula())
     }
 
     /// Refuses an expression that is no condition, or one that is always the same.
@@ -323,6 +364,7 @@ impl<'t> Reader<'t> {
             return None;
         };
         let at = self.content_start(value.span(), text);
+        self.expressions.extend(at.map(|at| at..at + text.len()));
         let place = |offset: usize| at.map_or(value.span().start, |at| at + offset);
         let parsed = expr::parse(text).map_err(|error| vec![error]);
         match parsed.and_then(|expr| expr::check(&expr).map(|checked| (expr, checked))) {
@@ -350,115 +392,4 @@ impl<'t> Reader<'t> {
         let newline = newline.min(if rest.starts_with('\r') { 2 } else { 1 });
         rest.get(newline..)?.starts_with(text).then_some(span.start + skip + newline)
     }
-
-    fn name(&mut self, table: Table<'_>) -> Option<String> {
-        let Some((name, at)) = self.string(table, "name") else {
-            if get(table, "name").is_none() {
-                self.missing(table, "name", "name = \"...\"");
-            }
-            return None;
-        };
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
-            return Some(name);
-        }
-        self.error(at, "a name is 1 to 64 letters, digits, `.`, `_` or `-`");
-        None
-    }
-
-    fn table<'r>(&mut self, parent: Table<'r>, key: &str, name: &'r str) -> Option<Table<'r>> {
-        let value = get(parent, key)?;
-        match value.get_ref() {
-            DeValue::Table(table) => Some(Table { table, name, at: value.span().start }),
-            _ => {
-                self.wrong(value, key, "a table");
-                None
-            }
-        }
-    }
-
-    fn string(&mut self, table: Table<'_>, key: &str) -> Option<(String, usize)> {
-        let value = get(table, key)?;
-        match value.get_ref() {
-            DeValue::String(text) => Some((text.clone().into_owned(), value.span().start)),
-            _ => {
-                self.wrong(value, key, "text in quotes");
-                None
-            }
-        }
-    }
-
-    fn number(&mut self, table: Table<'_>, key: &str) -> Option<(f64, usize)> {
-        let value = get(table, key)?;
-        Some((self.as_number(value, key)?, value.span().start))
-    }
-
-    fn as_number(&mut self, value: &Spanned<DeValue<'_>>, key: &str) -> Option<f64> {
-        let number = match value.get_ref() {
-            DeValue::Integer(integer) => {
-                i64::from_str_radix(integer.as_str(), integer.radix()).ok().map(|i| i as f64)
-            }
-            DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
-            _ => {
-                self.wrong(value, key, "a number");
-                return None;
-            }
-        };
-        let number = number.filter(|number| number.abs() <= MAX_NUMBER);
-        if number.is_none() {
-            let message = format!("`{key}` is not from -{MAX_NUMBER:e} to {MAX_NUMBER:e}");
-            self.error(value.span().start, message);
-        }
-        number
-    }
-
-    fn keys(&mut self, table: Table<'_>, known: &[&str]) {
-        for key in table.table.keys() {
-            let word = key.get_ref();
-            if known.contains(&&**word) {
-                continue;
-            }
-            let near = nearest(word, known.iter().copied());
-            let near = near.map(|near| format!("did you mean `{near}`?"));
-            let hint = near.unwrap_or_else(|| format!("it takes {}", known.join(", ")));
-            self.error(key.span().start, format!("unknown key `{word}` in {}; {hint}", table.name));
-        }
-    }
-
-    fn missing(&mut self, table: Table<'_>, key: &str, example: &str) {
-        let message = format!("`{key}` is missing in {}: `{example}`", table.name);
-        self.error(table.at, message);
-    }
-
-    fn wrong(&mut self, value: &Spanned<DeValue<'_>>, key: &str, expected: &str) {
-        let found = match value.get_ref() {
-            DeValue::String(_) => "text",
-            DeValue::Integer(_) | DeValue::Float(_) => "a number",
-            DeValue::Boolean(_) => "true or false",
-            DeValue::Datetime(_) => "a date",
-            DeValue::Array(_) => "a list",
-            DeValue::Table(_) => "a table",
-        };
-        self.error(value.span().start, format!("`{key}` takes {expected}, found {found}"));
-    }
-
-    fn error(&mut self, at: usize, message: impl Into<String>) {
-        let mut at = at.min(self.text.len());
-        while !self.text.is_char_boundary(at) {
-            at -= 1;
-        }
-        let before = &self.text[..at];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        self.errors.push(RewardError {
-            file: self.file.to_owned(),
-            line: before.matches('\n').count() as u32 + 1,
-            column: before[line_start..].chars().count() as u32 + 1,
-            message: message.into(),
-        });
-    }
-}
-
-fn get<'r>(table: Table<'r>, key: &str) -> Option<&'r Spanned<DeValue<'r>>> {
-    let value = table.table.get(key)?;
-    Some(value)
 }

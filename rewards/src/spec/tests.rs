@@ -26,7 +26,7 @@ group_min_valid = 0.5
 #[test]
 fn presets_load_and_are_the_defaults() {
     let names: Vec<_> = RewardSpec::presets().iter().map(RewardSpec::name).collect();
-    assert_eq!(names, ["pass", "swe-default"]);
+    assert_eq!(names, ["pass", "swe-default", "graded", "fraction", "exact"]);
     assert_eq!(RewardSpec::default_for(SubmissionKind::Function).name(), "pass");
     assert_eq!(RewardSpec::default_for(SubmissionKind::Patch).name(), "swe-default");
     assert_eq!(RewardSpec::preset("pass").unwrap().range(), (0.0, 1.0));
@@ -100,6 +100,7 @@ fn mistakes_name_their_place() {
         ("op = \"sum\"", "op = \"product", 12, 14, "invalid basic string"),
         ("op = \"sum\"", "op = \"average\"", 12, 6, "it is one of sum, mean, product, min"),
         ("op = \"sum\"", "op = \"summ\"", 12, 6, "did you mean `sum`?"),
+        ("op = \"sum\"", "op = \"frist\"", 12, 6, "did you mean `first`?"),
         ("[0, 1]", "[1, 0]", 13, 9, "not below"),
         ("[0, 1]", "[0, 0]", 13, 9, "not below"),
         ("[0, 1]", "[0]", 13, 9, "two numbers"),
@@ -157,6 +158,60 @@ fn rewards_that_could_be_infinite_are_refused() {
 }
 
 #[test]
+fn ordered_terms_are_all_within_reach() {
+    let file = |terms: &str| {
+        let text = format!("schema = 1\nname = \"x\"\n[combine]\nop = \"first\"\n{terms}");
+        parse(&text)
+    };
+    let term = |name: &str, rest: &str| format!("[[term]]\nname = \"{name}\"\n{rest}\n");
+    let bad = term("bad", "when = \"run.oom\"\nvalue = \"-1\"");
+    let zero = term("zero", "when = \"run.timed_out\"\nvalue = \"0\"");
+    let rest = term("rest", "value = \"1\"");
+    let log = term("log", "value = \"run.wall_s\"\nweight = 0");
+    for (name, terms, range) in [
+        ("constants, the last for the rest", format!("{bad}{zero}{rest}"), (-1.0, 1.0)),
+        ("something logged after the last", format!("{bad}{rest}{log}"), (-1.0, 1.0)),
+        ("nothing for the rest", bad.clone(), (-1.0, 0.0)),
+    ] {
+        let spec = file(&terms).unwrap_or_else(|errors| panic!("{name}: {errors:?}"));
+        assert_eq!(spec.range(), range, "{name}");
+    }
+    let errors = file(&format!("{rest}{bad}{log}{zero}")).unwrap_err();
+    let told: Vec<_> = errors.iter().map(|error| (error.line, &*error.message)).collect();
+    let message = "never reached: `rest` before it has no `when`";
+    assert_eq!(told, [(8, message), (16, message)]);
+}
+
+#[test]
+fn expressions_get_the_usual_spaces_and_nothing_else_changes() {
+    let text = r#"# a  file
+schema=1
+name = "x" # x+y
+[gate]
+require = [ "tests.ran",'''tests.passed>1''' ]
+[[term]]
+name = "a"
+value = 'max(1,tests.passed)'
+[[term]]
+name = "b"
+when = '''
+tests.passed>1
+and run.oom'''
+value="tests\u002Epassed+1"
+"#;
+    let formatted = text
+        .replace("max(1,tests.passed)", "max(1, tests.passed)")
+        .replace("'''tests.passed>1'''", "'''tests.passed > 1'''");
+    let format = |text: &str| RewardSpec::format(text, Path::new("r.toml"));
+    assert_eq!(format(text), Ok(formatted.clone()));
+    assert_eq!(format(&formatted), Ok(formatted.clone()));
+    let (old, new) = (parse(text).unwrap(), parse(&formatted).unwrap());
+    assert_eq!(old.terms[0].value.expr, new.terms[0].value.expr);
+    assert_eq!(old.range, new.range);
+    assert!(format("schema = 1").is_err());
+}
+
+#[test]
 fn hostile_files_are_errors() {
     for text in [
         String::new(),
@@ -180,6 +235,8 @@ proptest::proptest! {
         let _ = parse(&text);
         let at = at.min(GOOD.len());
         let end = (at + cut).min(GOOD.len());
-        let _ = parse(&format!("{}{text}{}", &GOOD[..at], &GOOD[end..]));
+        let file = format!("{}{text}{}", &GOOD[..at], &GOOD[end..]);
+        let _ = parse(&file);
+        let _ = RewardSpec::format(&file, Path::new("r.toml"));
     }
 }

@@ -94,7 +94,7 @@ enum Command {
     /// Import, pull, list and remove the images that tasks run in
     #[command(subcommand)]
     Image(image::Images),
-    /// Check reward files
+    /// Check reward files, explain numbers, and score stored grades again
     #[command(subcommand)]
     Reward(reward::Reward),
     /// Measure what Assay adds to the code that it runs
@@ -150,7 +150,8 @@ fn raise_open_files() {
 
 /// A signal drops the command: its sandboxes and its temporary state are gone with it.
 async fn interruptible(cli: Cli) -> CliResult {
-    if matches!(cli.command, Command::Serve(_)) {
+    // One stops in its own way; the other has nothing to leave behind, and may read for minutes.
+    if matches!(cli.command, Command::Serve(_) | Command::Reward(_)) {
         return run(cli).await;
     }
     let stop = serve::stop_signal().not_done()?;

@@ -15,7 +15,7 @@ use tower::{ServiceExt as _, util::BoxCloneSyncService};
 use super::{
     Common,
     output::{Blame as _, CliError, CliResult, Exit, wrong},
-    reward::explain,
+    reward::told,
 };
 use crate::{App, AppConfig, Places, Token, Transport};
 
@@ -108,13 +108,14 @@ impl Session {
     }
 }
 
-fn is_file(reward: &str) -> bool {
+/// Whether a reward is given as a file, not by its name.
+pub(super) fn is_file(reward: &str) -> bool {
     reward.contains('/') || reward.ends_with(".toml")
 }
 
 pub(super) fn read_spec(file: &str) -> CliResult<RewardSpec> {
     let text = fs::read_to_string(file).with_context(|| format!("read {file}")).wrong()?;
-    RewardSpec::parse(&text, Path::new(file)).map_err(|errors| wrong(explain(&errors)))
+    RewardSpec::parse(&text, Path::new(file)).map_err(|errors| wrong(told(&errors)))
 }
 
 fn embedded_config(

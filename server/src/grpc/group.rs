@@ -136,5 +136,6 @@ fn summary(
             submission: submission.as_ref(),
         })
         .collect();
-    response::group(group_id, summarize(&samples, min_valid))
+    let ids = results.iter().map(|result| result.request_id.to_string());
+    response::group(group_id, ids, summarize(&samples, min_valid))
 }

@@ -64,7 +64,11 @@ pub(super) fn page(page: &ResultPage) -> v1::GetResultsResponse {
     }
 }
 
-pub(super) fn group(group_id: String, stats: GroupStats) -> v1::GroupSummary {
+pub(super) fn group(
+    group_id: String,
+    request_ids: impl Iterator<Item = String>,
+    stats: GroupStats,
+) -> v1::GroupSummary {
     v1::GroupSummary {
         group_id,
         requested: stats.requested,
@@ -80,6 +84,7 @@ pub(super) fn group(group_id: String, stats: GroupStats) -> v1::GroupSummary {
         mean: stats.mean,
         std: stats.std,
         mask: Some(mask(stats.mask)),
+        ranks: request_ids.zip(stats.ranks).filter_map(|(id, rank)| Some((id, rank?))).collect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `assay bench`: what Assay adds to the code that it runs, beside what one would take instead.
 
 mod evaluations;
+mod grading;
 mod overhead;
 mod peers;
 mod sandbox;
@@ -58,6 +59,12 @@ pub(super) enum Bench {
         #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=250))]
         n: u32,
     },
+    /// Stored grades scored again, on one core
+    Grading {
+        /// How many of each kind
+        #[arg(short, long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=100_000_000))]
+        n: u32,
+    },
 }
 
 impl Bench {
@@ -71,6 +78,7 @@ impl Bench {
             Self::Evaluations { n } => evaluations::run(common, n).await,
             Self::Soak { n } => soak::run(common, n).await,
             Self::Slots { n } => slots::run(common, n).await,
+            Self::Grading { n } => grading::run(common, n).await,
         }
     }
 }

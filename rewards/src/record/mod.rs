@@ -1,5 +1,7 @@
 //! The typed facts of one evaluation. What a reward is computed from, and all that is kept.
 
+mod skim;
+
 use std::collections::BTreeMap;
 
 use assay_repos::{Digest, Flag, Mode, PatchFacts, ReportKind, Severity, TaskId, TaskLimits};
@@ -72,6 +74,20 @@ impl GradeRecord {
     /// When the bytes are no record of this schema.
     pub fn from_json(bytes: &[u8]) -> Result<Self, RecordError> {
         let record: Self = serde_json::from_slice(bytes)?;
+        if record.schema != Self::SCHEMA {
+            return Err(RecordError::Schema(record.schema));
+        }
+        Ok(record)
+    }
+
+    /// Reads the same without the tests one by one: no fact needs them, and they are most of the
+    /// bytes. The rest is checked as [`from_json`](Self::from_json) does.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no record of this schema.
+    pub fn skim_json(bytes: &[u8]) -> Result<Self, RecordError> {
+        let record = skim::skim(bytes)?;
         if record.schema != Self::SCHEMA {
             return Err(RecordError::Schema(record.schema));
         }
@@ -233,6 +249,10 @@ pub struct CheckRecord {
     pub must_pass: Required,
     /// Those that must go on passing.
     pub must_keep: Required,
+    /// Those that ended exactly as with the gold submission, of all that either of both reports.
+    /// Absent where nobody validated the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Required>,
     /// One by one.
     pub tests: Vec<GradedTest>,
     /// What it used.

@@ -1,0 +1,241 @@
+//! `assay reward`: reward files, and what they make of records that are there already.
+
+mod dry_run;
+mod records;
+
+use std::{fmt, fs, path::PathBuf};
+
+use anyhow::Context as _;
+use assay_repos::Digest;
+use assay_rewards::{Explanation, GradeRecord, RewardError, RewardSpec, explain};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use self::records::{Records, Stored};
+use super::{
+    Common,
+    output::{Blame as _, CliResult, Exit, wrong},
+    session::{is_file, read_spec},
+};
+
+/// What `assay reward` does.
+#[derive(Debug, Subcommand)]
+pub(super) enum Reward {
+    /// Check reward files: unknown facts and keys, possible NaN, terms that can't be reached
+    Lint {
+        /// The files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Write expressions with the usual spaces; everything else stays as it is
+    Fmt {
+        /// Change nothing, name the files that would be, and end with status 2 if there are any
+        #[arg(long)]
+        check: bool,
+        /// The files
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Show how a grade comes to its number: gate, terms, combination, mask, each with its facts
+    Explain {
+        #[command(flatten)]
+        subject: Subject,
+        /// The id of the grade, or how it starts; needed where there are several
+        #[arg(long, value_name = "ID")]
+        grade: Option<String>,
+    },
+    /// Score stored grades, without running anything: how rewards are distributed, and what differs
+    DryRun {
+        #[command(flatten)]
+        subject: Subject,
+        /// The reward file to compare with, or the name of one that comes with Assay
+        #[arg(long, value_name = "FILE")]
+        against: Option<String>,
+    },
+}
+
+/// A reward file and the grades that it is to score.
+#[derive(Args, Debug)]
+pub(super) struct Subject {
+    /// The reward file, or the name of one that comes with Assay
+    #[arg(value_name = "FILE")]
+    file: String,
+    /// Grade records: a data directory, a file with one as JSON per line, a folder of those, or -
+    #[arg(long, value_name = "PATH")]
+    records: PathBuf,
+}
+
+impl Reward {
+    pub(super) fn run(self, common: &Common) -> CliResult {
+        match self {
+            Self::Lint { files } => lint(common, files),
+            Self::Fmt { check, files } => fmt_files(common, check, files),
+            Self::Explain { subject, grade } => {
+                let spec = find_spec(&subject.file)?;
+                let records = Records::open(&subject.records)?;
+                let (grade, record) = pick(&records, grade.as_deref())?;
+                let explanation = explain(&record, &spec);
+                common.output().line(&Explained { grade: grade.to_string(), explanation })?;
+                Ok(Exit::Done)
+            }
+            Self::DryRun { subject, against } => {
+                let new = find_spec(&subject.file)?;
+                let old = against.as_deref().map(find_spec).transpose()?;
+                dry_run::run(common, &Records::open(&subject.records)?, &new, old.as_ref())
+            }
+        }
+    }
+}
+
+fn lint(common: &Common, files: Vec<PathBuf>) -> CliResult {
+    let mut exit = Exit::Done;
+    for file in files {
+        let shown = file.display().to_string();
+        let text = fs::read_to_string(&file).with_context(|| format!("read {shown}")).wrong()?;
+        let report = match RewardSpec::parse(&text, &file) {
+            Ok(spec) => Report {
+                file: shown,
+                ok: true,
+                name: Some(spec.name().to_owned()),
+                digest: Some(spec.digest().to_string()),
+                errors: Vec::new(),
+            },
+            Err(errors) => {
+                exit = Exit::Wrong;
+                let errors = errors.iter().map(Problem::from).collect();
+                Report { file: shown, ok: false, name: None, digest: None, errors }
+            }
+        };
+        common.output().line(&report)?;
+    }
+    Ok(exit)
+}
+
+fn fmt_files(common: &Common, check: bool, files: Vec<PathBuf>) -> CliResult {
+    let mut exit = Exit::Done;
+    for file in files {
+        let shown = file.display().to_string();
+        let text = fs::read_to_string(&file).with_context(|| format!("read {shown}")).wrong()?;
+        let formatted = RewardSpec::format(&text, &file).map_err(|errors| wrong(told(&errors)))?;
+        if formatted == text {
+            continue;
+        }
+        if check {
+            exit = Exit::Wrong;
+        } else {
+            fs::write(&file, formatted).with_context(|| format!("write {shown}")).not_done()?;
+        }
+        common.output().line(&Formatted { file: shown, changed: !check })?;
+    }
+    Ok(exit)
+}
+
+#[derive(Serialize)]
+struct Formatted {
+    file: String,
+    changed: bool,
+}
+
+impl fmt::Display for Formatted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.changed { "formatted" } else { "not formatted" };
+        write!(f, "{}: {what}", self.file)
+    }
+}
+
+/// Reads a reward file, or finds the one of that name among those that come with Assay.
+fn find_spec(file: &str) -> CliResult<RewardSpec> {
+    if is_file(file) {
+        return read_spec(file);
+    }
+    RewardSpec::preset(file).cloned().ok_or_else(|| {
+        let names: Vec<_> = RewardSpec::presets().iter().map(RewardSpec::name).collect();
+        let names = names.join(", ");
+        wrong(format!("no reward `{file}`; name a .toml file, or one of those here: {names}"))
+    })
+}
+
+/// Returns the record whose id starts like this, or the only one.
+fn pick(records: &Records, grade: Option<&str>) -> CliResult<(Digest, GradeRecord)> {
+    let wanted = grade.map(|grade| grade.trim_start_matches("sha256:"));
+    let (mut found, mut count) = (None, 0_u64);
+    records.each(|Stored { record, json }| {
+        let id = Stored::id(json);
+        let digits = id.as_str().trim_start_matches("sha256:");
+        if wanted.is_none_or(|wanted| digits.starts_with(wanted)) {
+            count += 1;
+            found.get_or_insert((id, record));
+        }
+        Ok(())
+    })?;
+    match (found, count, grade) {
+        (Some(found), 1, _) => Ok(found),
+        (None, _, None) => Err(wrong(format!("there is no grade in {records}"))),
+        (None, _, Some(id)) => Err(wrong(format!("there is no grade {id} in {records}"))),
+        (Some(_), _, None) => {
+            Err(wrong(format!("there are {count} grades in {records}; name one with --grade")))
+        }
+        (Some(_), _, Some(id)) => {
+            Err(wrong(format!("{count} grades in {records} start with {id}; give more of the id")))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Explained {
+    grade: String,
+    #[serde(flatten)]
+    explanation: Explanation,
+}
+
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.explanation.fmt(f)
+    }
+}
+
+/// Puts what is wrong with a reward file into one message.
+pub(super) fn told(errors: &[RewardError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[derive(Serialize)]
+struct Report {
+    file: String,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    errors: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct Problem {
+    line: u32,
+    column: u32,
+    message: String,
+}
+
+impl From<&RewardError> for Problem {
+    fn from(error: &RewardError) -> Self {
+        Self { line: error.line, column: error.column, message: error.message.clone() }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, &self.digest) {
+            (Some(name), Some(digest)) => write!(f, "{}: ok, `{name}` {digest}", self.file),
+            _ => {
+                let count = self.errors.len();
+                let plural = if count == 1 { "" } else { "s" };
+                write!(f, "{}: {count} error{plural}", self.file)?;
+                for Problem { line, column, message } in &self.errors {
+                    write!(f, "\n  {line}:{column}: {message}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

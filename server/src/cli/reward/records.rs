@@ -1,0 +1,131 @@
+//! Where grade records lie: in a data directory, or in files of them as JSON, one per line.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, anyhow};
+use assay_fleet::{Grades, StoreError};
+use assay_repos::Digest;
+use assay_rewards::GradeRecord;
+
+use crate::cli::output::{Blame as _, CliError, CliResult, wrong};
+
+/// Longest record, in bytes: far more than the reports that records come from may have.
+const MAX_RECORD: usize = 256 << 20;
+
+/// One record, read for scoring.
+pub(super) struct Stored<'r> {
+    /// Without its tests one by one.
+    pub(super) record: GradeRecord,
+    /// As it is stored.
+    pub(super) json: &'r [u8],
+}
+
+impl Stored<'_> {
+    /// Returns the id of a record that is stored so.
+    pub(super) fn id(json: &[u8]) -> Digest {
+        Digest::of(json.trim_ascii())
+    }
+}
+
+/// Grade records that are there already.
+pub(super) struct Records {
+    path: PathBuf,
+    source: Source,
+}
+
+enum Source {
+    Data(Grades),
+    Files(Vec<PathBuf>),
+    Stdin,
+}
+
+impl Records {
+    /// Finds out what `path` is. `-` is stdin.
+    pub(super) fn open(path: &Path) -> CliResult<Self> {
+        let source = if path == Path::new("-") {
+            Source::Stdin
+        } else if path.join("assay.db").exists() {
+            Source::Data(Grades::open(path).wrong()?)
+        } else if path.is_dir() {
+            Source::Files(files(path)?)
+        } else {
+            Source::Files(vec![path.to_owned()])
+        };
+        Ok(Self { path: path.to_owned(), source })
+    }
+
+    /// Calls `visit` with each, in order.
+    pub(super) fn each(&self, mut visit: impl FnMut(Stored<'_>) -> CliResult<()>) -> CliResult<()> {
+        match &self.source {
+            Source::Stdin => lines(io::stdin().lock(), Path::new("stdin"), &mut visit),
+            Source::Files(files) => files.iter().try_for_each(|path| {
+                let file = File::open(path).with_context(|| format!("open {}", path.display()));
+                lines(BufReader::with_capacity(1 << 20, file.wrong()?), path, &mut visit)
+            }),
+            Source::Data(grades) => grades.each(|id, json| {
+                let record = GradeRecord::skim_json(json);
+                let record = record.with_context(|| format!("grade {id} of {self}")).wrong()?;
+                visit(Stored { record, json })
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        Err::<(), _>(error).not_done().unwrap_err()
+    }
+}
+
+/// Returns the files of a folder that look like records, in order.
+fn files(folder: &Path) -> CliResult<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("list {}", folder.display()));
+    let mut files = Vec::new();
+    for entry in entries.wrong()? {
+        let path = entry.with_context(|| format!("list {}", folder.display())).wrong()?.path();
+        if path.extension().is_some_and(|extension| extension == "json" || extension == "jsonl") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        let folder = folder.display();
+        return Err(wrong(format!("{folder} has no assay.db, and no .json or .jsonl file")));
+    }
+    Ok(files)
+}
+
+fn lines(
+    mut reader: impl BufRead,
+    path: &Path,
+    visit: &mut impl FnMut(Stored<'_>) -> CliResult<()>,
+) -> CliResult<()> {
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        let place = || format!("{}:{number}", path.display());
+        let mut bounded = io::Read::take(&mut reader, MAX_RECORD as u64 + 1);
+        if bounded.read_until(b'\n', &mut line).with_context(place).wrong()? == 0 {
+            break;
+        }
+        if line.len() > MAX_RECORD {
+            return Err(anyhow!("longer than {MAX_RECORD} bytes")).with_context(place).wrong();
+        }
+        if !line.trim_ascii().is_empty() {
+            let record = GradeRecord::skim_json(&line).with_context(place).wrong()?;
+            visit(Stored { record, json: &line })?;
+        }
+    }
+    Ok(())
+}
