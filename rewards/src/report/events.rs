@@ -16,16 +16,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use assay_repos::{Digest, Flag, Severity};
+use assay_repos::{Flag, Severity};
 use assay_sandbox::{Capture, LimitKind, Termination};
 use serde::Deserialize;
 
-use super::{MAX_ID, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, bounded};
+use super::{
+    MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, badness,
+    bounded, bounded_id, discredited,
+};
 
-/// Most flags of one report; more say nothing new.
-const MAX_FLAGS: usize = 16;
-/// Most bytes of a flag's evidence.
-const MAX_EVIDENCE: usize = 200;
 /// Most lines that are read.
 const MAX_LINES: usize = 200_000;
 
@@ -318,11 +317,11 @@ impl<'a> Reader<'a> {
             let slot = self.slots.remove(&id).unwrap_or_default();
             match slot.result {
                 Some(result) if slot.reported >= slot.collected || !result.status.passes() => {
-                    if credible {
-                        result
-                    } else {
-                        discredited(result)
+                    let mut result = result;
+                    if !credible {
+                        discredited(&mut result);
                     }
+                    result
                 }
                 _ => {
                     // The first without a result is the one that was running.
@@ -336,30 +335,6 @@ impl<'a> Reader<'a> {
             }
         });
         tests.collect()
-    }
-}
-
-/// A pass that nobody vouches for is no result.
-fn discredited(result: TestResult) -> TestResult {
-    if matches!(result.status, TestStatus::Failed | TestStatus::Error) {
-        return result;
-    }
-    let message =
-        format!("reported as {}, by a report that has no valid end", result.status.as_str());
-    TestResult { status: TestStatus::Missing, message: Some(message), ..result }
-}
-
-/// Of two results of one id, the one to believe is the worse.
-fn badness(status: TestStatus) -> u8 {
-    match status {
-        TestStatus::Passed => 0,
-        TestStatus::Xfailed => 1,
-        TestStatus::Skipped => 2,
-        TestStatus::Xpassed => 3,
-        TestStatus::Missing => 4,
-        TestStatus::Timeout => 5,
-        TestStatus::Failed => 6,
-        TestStatus::Error => 7,
     }
 }
 
@@ -399,21 +374,6 @@ fn replace_lone_surrogates(line: &[u8]) -> Option<Vec<u8>> {
         at = end;
     }
     replaced.then_some(out)
-}
-
-/// Returns an id of at most [`MAX_ID`] bytes that differs when `id` does. Ids keep what control
-/// characters they have: they are compared with the task's.
-pub(crate) fn bounded_id(id: &str) -> String {
-    if id.len() <= MAX_ID {
-        return id.to_owned();
-    }
-    let digest = Digest::of(id);
-    let mark = format!("...#{}", &digest.hex()[..16]);
-    let mut cut = MAX_ID - mark.len();
-    while !id.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    format!("{}{mark}", &id[..cut])
 }
 
 fn head(bytes: &[u8]) -> &[u8] {
