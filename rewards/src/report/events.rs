@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use super::{
     MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, badness,
-    bounded, bounded_id, discredited,
+    bounded, bounded_id, discredited, replace_lone_surrogates,
 };
 
 /// Most lines that are read.
@@ -344,36 +344,6 @@ fn parse_line(line: &[u8]) -> Option<Line> {
     }
     let repaired = replace_lone_surrogates(line)?;
     serde_json::from_slice(&repaired).ok()
-}
-
-/// Python writes half of a surrogate pair, such as one that stands for a byte of a file name that
-/// is not UTF-8, as `\udcXX`: valid JSON by its grammar, but no text. A test may print such names
-/// in good faith. Returns the line with each replaced, or `None` when it has none.
-fn replace_lone_surrogates(line: &[u8]) -> Option<Vec<u8>> {
-    let unit = |at: usize| -> Option<u16> {
-        let escape = line.get(at..at + 6)?;
-        let digits = escape.strip_prefix(b"\\u")?;
-        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
-    let mut out = Vec::with_capacity(line.len());
-    let (mut at, mut replaced) = (0, false);
-    while at < line.len() {
-        let length = match (line[at], unit(at)) {
-            (b'\\', Some(0xd800..=0xdbff)) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => 12,
-            (b'\\', Some(0xd800..=0xdfff)) => {
-                out.extend_from_slice(b"\\ufffd");
-                replaced = true;
-                at += 6;
-                continue;
-            }
-            (b'\\', _) => 2,
-            _ => 1,
-        };
-        let end = (at + length).min(line.len());
-        out.extend_from_slice(&line[at..end]);
-        at = end;
-    }
-    replaced.then_some(out)
 }
 
 fn head(bytes: &[u8]) -> &[u8] {

@@ -228,6 +228,36 @@ pub(crate) fn describe(termination: Termination) -> String {
     }
 }
 
+/// Python writes half of a surrogate pair, such as one that stands for a byte of a file name that
+/// is not UTF-8, as `\udcXX`: valid JSON by its grammar, but no text. A test may print such names
+/// in good faith. Returns the line with each replaced, or `None` when it has none.
+fn replace_lone_surrogates(line: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| -> Option<u16> {
+        let escape = line.get(at..at + 6)?;
+        let digits = escape.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut out = Vec::with_capacity(line.len());
+    let (mut at, mut replaced) = (0, false);
+    while at < line.len() {
+        let length = match (line[at], unit(at)) {
+            (b'\\', Some(0xd800..=0xdbff)) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => 12,
+            (b'\\', Some(0xd800..=0xdfff)) => {
+                out.extend_from_slice(b"\\ufffd");
+                replaced = true;
+                at += 6;
+                continue;
+            }
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+        let end = (at + length).min(line.len());
+        out.extend_from_slice(&line[at..end]);
+        at = end;
+    }
+    replaced.then_some(out)
+}
+
 /// Takes back whatever speaks for the submission: nobody vouches for it.
 fn discredited(test: &mut TestResult) {
     use TestStatus::{Error, Failed, Missing, Timeout};

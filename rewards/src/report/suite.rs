@@ -78,11 +78,6 @@ impl Suite {
         self.flag(code, Severity::Tampering, evidence);
     }
 
-    /// Whether nothing contradicts what was read so far.
-    pub(super) fn credible(&self) -> bool {
-        !self.incredible
-    }
-
     fn flag(&mut self, code: &str, severity: Severity, evidence: &str) {
         // The gravest are kept, however many others came before.
         if self.flags.len() == MAX_FLAGS {

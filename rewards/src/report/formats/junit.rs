@@ -10,6 +10,7 @@ use quick_xml::{
     events::{BytesRef, BytesStart, Event},
 };
 
+use super::cut;
 use crate::report::{
     MAX_ID, MAX_MESSAGE, TestStatus,
     suite::{Suite, id, result},
@@ -366,13 +367,4 @@ fn resolve(reference: &BytesRef<'_>) -> Result<String, Bad> {
         Ok(None) => resolve_predefined_entity(reference).map(ToOwned::to_owned).ok_or_else(unknown),
         Err(_) => Err(unknown()),
     }
-}
-
-/// Returns at most the first `max` bytes.
-fn cut(text: &str, max: usize) -> &str {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

@@ -7,8 +7,12 @@ use crate::{
 };
 use assay_repos::Severity;
 
+mod cargo;
 mod delivery;
+mod go_json;
+mod json;
 mod junit;
+mod tap;
 
 /// What `collect.sh` writes of files.
 fn files(documents: &[&str], status: i32) -> Vec<u8> {
