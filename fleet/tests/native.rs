@@ -194,6 +194,7 @@ async fn reports_of_foreign_tools_are_handed_over(handle: &FleetHandle) {
         let flagged = result.flags.iter().any(|known| known.code == flag);
         assert!(flagged || flag.is_empty(), "{task}: {patch}: {result:#?}");
     }
+    println!("ok: reports of foreign tools are handed over, and forged ones are not");
 }
 
 async fn every_kind_of_task_runs(handle: &FleetHandle) {

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Most tests of a report.
-const MAX_TESTS: usize = 200_000;
+pub(super) const MAX_TESTS: usize = 200_000;
 /// What stands between the parts of an id: file, class or binary, groups, name.
 const BETWEEN: &str = " > ";
 
@@ -31,6 +31,8 @@ pub(super) struct Suite {
     /// The first test that passed when it was tried again, and how many did.
     flaky: Option<(String, u32)>,
     unfinished: usize,
+    /// Tests that were announced by [`admits`](Self::admits).
+    announced: usize,
 }
 
 impl Suite {
@@ -43,14 +45,24 @@ impl Suite {
                     *known = result;
                 }
             }
-            None if self.tests.len() == MAX_TESTS => {
-                self.gap("report.truncated", &format!("more than {MAX_TESTS} tests"));
-            }
+            None if self.tests.len() == MAX_TESTS => self.too_many(),
             None => {
                 self.places.insert(result.id.clone(), self.tests.len());
                 self.tests.push(result);
             }
         }
+    }
+
+    /// Whether there is room for another test: asked before anything is made of it, also of tests
+    /// that share an id.
+    pub(super) fn admits(&mut self) -> bool {
+        self.announced += 1;
+        self.announced <= MAX_TESTS
+    }
+
+    /// Says that there are more than [`MAX_TESTS`].
+    pub(super) fn too_many(&mut self) {
+        self.gap("report.truncated", &format!("more than {MAX_TESTS} tests"));
     }
 
     /// Adds a test that began and has no result.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::report::{
     MAX_MESSAGE, TestStatus, badness,
-    suite::{Suite, id, result, without_escapes},
+    suite::{MAX_TESTS, Suite, id, result, without_escapes},
 };
 
 /// Reads one document.
@@ -222,6 +222,7 @@ impl Block {
                 }
                 *place
             }
+            None if self.tests.len() == MAX_TESTS => return suite.too_many(),
             None => {
                 self.places.insert(name.to_owned(), self.tests.len());
                 self.tests.push((name.to_owned(), status, super::cut(reason, MAX_MESSAGE).into()));

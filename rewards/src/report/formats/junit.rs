@@ -39,6 +39,7 @@ pub(super) fn read(document: &[u8], suite: &mut Suite) {
                 let at = reader.buffer_position();
                 return suite.gap("report.malformed", &format!("byte {at}: {what}"));
             }
+            Err(Bad::TooMany) => return suite.too_many(),
             Err(Bad::TwoReports) => {
                 return suite.contradiction("report.two_reports", "one file holds two reports");
             }
@@ -48,6 +49,7 @@ pub(super) fn read(document: &[u8], suite: &mut Suite) {
 
 enum Bad {
     Malformed(String),
+    TooMany,
     TwoReports,
 }
 
@@ -84,6 +86,8 @@ enum Tag {
 struct Group {
     /// Empty for `testsuites`.
     name: String,
+    /// The names of the suites around it and its own, as ids have them.
+    path: String,
     tests: Option<u64>,
     bad: Option<u64>,
     cases: u64,
@@ -151,6 +155,9 @@ impl Junit<'_> {
             }
             (None, _) => return Err("is no JUnit report".into()),
             (Some(Tag::Group), "testcase") => {
+                if !self.suite.admits() {
+                    return Err(Bad::TooMany);
+                }
                 self.case = Some(self.begin(start)?);
                 Tag::Case
             }
@@ -203,6 +210,8 @@ impl Junit<'_> {
             }
             _ => {}
         })?;
+        let around = self.groups.last().map_or("", |group| group.path.as_str());
+        group.path = id([around, group.name.as_str()]);
         self.groups.push(group);
         Ok(())
     }
@@ -223,8 +232,8 @@ impl Junit<'_> {
         }
         case.id = match class.trim() {
             "" | "test" => {
-                let groups = self.groups.iter().map(|group| group.name.as_str());
-                id(groups.chain([name.as_str()]))
+                let around = self.groups.last().map_or("", |group| group.path.as_str());
+                id([around, name.as_str()])
             }
             class if class == name.trim() => id([class]),
             class => id([class, name.as_str()]),

@@ -5,7 +5,7 @@
 
 use crate::report::{
     MAX_MESSAGE, TestStatus, bounded_id,
-    suite::{Suite, id, result},
+    suite::{MAX_TESTS, Suite, id, result},
 };
 
 /// Subtests within each other.
@@ -72,7 +72,7 @@ impl Tap<'_> {
             self.suite.gap("report.bail_out", text);
             return true;
         }
-        if indent % INDENT != 0 || depth >= MAX_DEPTH {
+        if !indent.is_multiple_of(INDENT) || depth >= MAX_DEPTH {
             return true;
         }
         if let Some(plan) = plan(text) {
@@ -80,6 +80,10 @@ impl Tap<'_> {
                 self.suite.contradiction("report.two_reports", "two plans");
             }
         } else if let Some(point) = Line::of(text) {
+            if self.points.len() == MAX_TESTS {
+                self.suite.too_many();
+                return false;
+            }
             if self.reaches(depth) {
                 self.point(depth, &point);
             }

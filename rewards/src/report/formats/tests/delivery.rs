@@ -90,3 +90,27 @@ fn a_report_that_is_cut_has_no_pass() {
         assert_eq!(report.flags[0].severity, Severity::Warning);
     }
 }
+
+#[test]
+fn more_tests_than_are_read() {
+    let many = 200_001;
+    let xml: String = (0..many).map(|n| format!("<testcase name='{n}'/>")).collect();
+    let go = |n: usize| {
+        format!(
+            "{{\"Action\":\"run\",\"Package\":\"p\",\"Test\":\"{n}\"}}\n{{\"Action\":\"pass\",\"Package\":\"p\",\"Test\":\"{n}\"}}\n"
+        )
+    };
+    let go: String = (0..many).map(go).collect();
+    let cargo: String = (0..many).map(|n| format!("test {n} ... ok\n")).collect();
+    for (kind, channel) in [
+        (ReportKind::Junit, files(&[&format!("<testsuite>{xml}</testsuite>")], 0)),
+        (ReportKind::Tap, printed(&format!("1..{many}\n{}", "ok\n".repeat(many)))),
+        (ReportKind::GoJson, printed(&format!("{go}{{\"Action\":\"pass\",\"Package\":\"p\"}}\n"))),
+        (ReportKind::Cargo, printed(&format!("running {many} tests\n{cargo}"))),
+    ] {
+        let report = read(kind, Termination::Exited(0), channel);
+        assert!(report.tests.len() <= 200_000, "{kind}");
+        assert!(report.tests.iter().all(|test| !test.status.passes()), "{kind}");
+        assert!(report.flags.iter().any(|flag| flag.code == "report.truncated"), "{kind}");
+    }
+}

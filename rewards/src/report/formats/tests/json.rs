@@ -49,7 +49,7 @@ fn contradictions() {
         (ReportKind::Mocha, mocha, "f > g a"),
     ] {
         let (pass, lost) = (format!("+ {id}"), format!("? {id}"));
-        assert_eq!(of(kind, 0, good), [pass.clone()], "{kind}");
+        assert_eq!(of(kind, 0, good), [pass.as_str()], "{kind}");
         assert_eq!(tell(kind, 0, printed(good)), [pass], "{kind}: printed");
         assert_eq!(of(kind, 1, good), [lost.clone(), "report.exit".into()], "{kind}");
         let odd = good.replace("\"a\"", r#""\ud83d""#).replace("\"g a\"", r#""g \ud83d""#);
