@@ -57,6 +57,7 @@ fn main() -> ExitCode {
 
         katas_are_solved_by_gold_alone(&handle).await;
         every_kind_of_task_runs(&handle).await;
+        reports_of_foreign_tools_are_handed_over(&handle).await;
         submissions_that_cheat_or_break_earn_nothing(&handle).await;
         a_hang_up_ends_the_run_within_a_second(&handle).await;
         overhead_is_small(&handle).await;
@@ -78,6 +79,25 @@ fn rootfs() -> Option<(ImageRef, String)> {
     let digest = facts["digest"].clone();
     Some((ImageRef::Rootfs { path: facts["path"].clone().into(), digest: digest.clone() }, digest))
 }
+
+/// Checks whose reports a tool writes that is not ours: to a file, and to stdout.
+const FOREIGN: [(&str, &str); 2] = [
+    (
+        "junit",
+        "[source]\nrepository = \"./tree\"\n\
+         [submission]\nkind = \"patch\"\nextract = \"raw\"\n\
+         [[check]]\nid = \"unit\"\nreport = \"junit\"\nreport_path = \"out/*.xml\"\n\
+         run = [\"python3\", \"-m\", \"pytest\", \"--junitxml=out/report.xml\", \"test_lib.py\"]\n\
+         must_pass = [\"test_lib > test_add\"]\nmust_keep = [\"test_lib > test_sub\"]\n",
+    ),
+    (
+        "tap",
+        "[source]\nrepository = \"./tree\"\n\
+         [submission]\nkind = \"patch\"\nextract = \"raw\"\n\
+         [[check]]\nid = \"unit\"\nreport = \"tap\"\nrun = [\"sh\", \"tap.sh\"]\n\
+         must_pass = [\"adds\", \"here\"]\n",
+    ),
+];
 
 /// Writes a small task of each kind.
 fn write_tasks(root: &Path) {
@@ -103,7 +123,7 @@ fn write_tasks(root: &Path) {
              [[check]]\nid = \"io\"\nreport = \"stdio\"\nrun = [\"python3\", \"main.py\"]\n",
         ),
     ];
-    for (name, rest) in tasks {
+    for (name, rest) in tasks.into_iter().chain(FOREIGN) {
         let dir = root.join(name);
         let toml = head.replace("schema = 1\n", &format!("schema = 1\nid = \"native.{name}\"\n"));
         common::write(&dir.join("task.toml"), &format!("{toml}{rest}"));
@@ -118,11 +138,63 @@ fn write_tasks(root: &Path) {
             "import lib\n\ndef test_add():\n    assert lib.add(2, 1) == 3\n\n\
              def test_sub():\n    assert lib.add(0, 0) == 0\n",
         );
+        common::write(
+            &dir.join("private/tests/tap.sh"),
+            "echo 1..2\n\
+             python3 -c 'import lib; assert lib.add(2, 1) == 3' && echo ok 1 - adds || echo not ok 1 - adds\n\
+             echo ok 2 - here\n",
+        );
         for n in ["1", "22"] {
             common::write(&dir.join(format!("private/cases/{n}.in")), &format!("{n}\n"));
             common::write(&dir.join(format!("private/cases/{n}.out")), &format!("{n}{n}\n"));
         }
     }
+}
+
+async fn reports_of_foreign_tools_are_handed_over(handle: &FleetHandle) {
+    let body = |body: &str| {
+        format!(
+            "--- a/lib.py\n+++ b/lib.py\n@@ -1,2 +1,2 @@\n def add(a, b):\n-    return a - b\n+    {body}\n"
+        )
+    };
+    let forged = "<testsuite tests='2'><testcase classname='test_lib' name='test_add'/>\
+                  <testcase classname='test_lib' name='test_sub'/></testsuite>";
+    let old = format!("--- /dev/null\n+++ b/out/report.xml\n@@ -0,0 +1 @@\n+{forged}\n");
+    let leaves = body("__import__('os')._exit(0)");
+    let links = body(&format!(
+        "import os; os.makedirs('out', exist_ok=True); open('/tmp/x', 'w').write(\"{forged}\"); \
+         os.symlink('/tmp/x', 'out/report.xml'); os._exit(0)"
+    ));
+    let moves = body(&format!(
+        "import os; os.makedirs('/tmp/y'); open('/tmp/y/r.xml', 'w').write(\"{forged}\"); \
+         os.symlink('/tmp/y', 'out'); os._exit(0)"
+    ));
+    use Outcome::{Scored, Tampered};
+    // (task, patch, outcome, tests passed, solved, flag)
+    let rows = [
+        ("junit", body("return a + b"), Scored, 2, true, ""),
+        ("junit", body("return a * b"), Scored, 1, false, ""),
+        ("junit", leaves.clone(), Scored, 0, false, "report.absent"),
+        ("junit", leaves + &old, Scored, 0, false, "report.absent"),
+        ("junit", links, Tampered, 0, false, "report.refused"),
+        ("junit", moves, Tampered, 0, false, "report.refused"),
+        ("tap", body("return a + b"), Scored, 2, true, ""),
+        ("tap", body("print('ok 2 - adds')"), Tampered, 0, false, "report.exit"),
+    ];
+    let work = rows.iter().enumerate().map(|(n, (task, patch, ..))| {
+        let task = format!("native.{task}").parse().unwrap();
+        Evaluation::new(id(&format!("foreign {n}")), task, Submission::Patch(patch.clone()))
+    });
+    for (result, (task, patch, outcome, passed, solved, flag)) in
+        evaluate(handle, work.collect()).await.iter().zip(rows)
+    {
+        assert_eq!(result.outcome, outcome, "{task}: {patch}: {result:#?}");
+        assert_eq!(result.tests.passed, passed, "{task}: {patch}: {result:#?}");
+        assert_eq!(result.reward.is_some_and(|reward| reward > 0.9), solved, "{task}: {patch}");
+        let flagged = result.flags.iter().any(|known| known.code == flag);
+        assert!(flagged || flag.is_empty(), "{task}: {patch}: {result:#?}");
+    }
+    println!("ok: reports of foreign tools are handed over, and forged ones are not");
 }
 
 async fn every_kind_of_task_runs(handle: &FleetHandle) {

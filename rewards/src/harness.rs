@@ -1,4 +1,4 @@
-//! The Python programs that run inside sandboxes and write the reports which [`parse`](crate::parse)
+//! The programs that run inside sandboxes and write the reports which [`parse`](crate::parse)
 //! reads. Each says at its top what it reads and writes.
 
 /// `/assay/run_pytest.py`: runs pytest and reports each test.
@@ -6,6 +6,9 @@ pub const PYTEST_RUNNER: &str = include_str!("harness/run_pytest.py");
 
 /// `/assay/preload_pytest.py`: imports what every run of pytest does, before there is one.
 pub const PYTEST_PRELOAD: &str = include_str!("harness/preload_pytest.py");
+
+/// `/assay/collect.sh`: runs the command of a check and hands over the report of a foreign tool.
+pub const COLLECT: &str = include_str!("harness/collect.sh");
 
 /// `/assay/grader.py`: runs the hidden tests of a function task.
 pub const GRADER: &str = include_str!("harness/grader.py");

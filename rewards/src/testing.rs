@@ -66,6 +66,7 @@ pub(crate) fn check(report: ReportKind, must_pass: &[&str], must_keep: MustKeep)
         id: "unit".into(),
         run: Vec::new(),
         report,
+        report_path: None,
         must_pass: must_pass.iter().map(|id| (*id).to_owned()).collect(),
         must_keep,
     }

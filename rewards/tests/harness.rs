@@ -198,6 +198,7 @@ impl Python {
             id: "unit".into(),
             run: Vec::new(),
             report: ReportKind::Pytest,
+            report_path: None,
             must_pass: must_pass.iter().map(ToString::to_string).collect(),
             must_keep: MustKeep::Nothing,
         };

@@ -29,7 +29,7 @@ pub(crate) struct Ground {
     below: Vec<Layer>,
     /// What lies above it.
     overlay: Layer,
-    /// For `pytest` and `exit` checks.
+    /// For checks whose tests share a sandbox with the code under test.
     pub(crate) runner: Trusted,
     /// For `function` checks: the grader's files, with the private ones, and the subject's.
     pub(crate) grader: Trusted,
@@ -71,11 +71,13 @@ impl Ground {
                 subject.insert(inside(name), text.as_bytes().into());
             }
         }
-        let runner: BTreeMap<PathBuf, Arc<[u8]>> = if reports(ReportKind::Pytest) {
-            [(inside("run_pytest.py"), harness::PYTEST_RUNNER.as_bytes().into())].into()
-        } else {
-            BTreeMap::new()
-        };
+        let mut runner = BTreeMap::new();
+        if reports(ReportKind::Pytest) {
+            runner.insert(inside("run_pytest.py"), harness::PYTEST_RUNNER.as_bytes().into());
+        }
+        if task.checks.iter().any(|check| check.report.is_foreign()) {
+            runner.insert(inside("collect.sh"), harness::COLLECT.as_bytes().into());
+        }
         let cases = if reports(ReportKind::Stdio) { task.stdio_cases()? } else { Vec::new() };
         let digest = Digest::builder()
             .part(task.digest.as_str())

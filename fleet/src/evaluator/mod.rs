@@ -80,7 +80,13 @@ impl Evaluator {
     /// Makes an evaluator of these tasks on these backends.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>, backends: Backends) -> Self {
-        let programs = [harness::PYTEST_RUNNER, harness::GRADER, harness::SUBJECT, harness::WIRE];
+        let programs = [
+            harness::PYTEST_RUNNER,
+            harness::COLLECT,
+            harness::GRADER,
+            harness::SUBJECT,
+            harness::WIRE,
+        ];
         let digest = programs.iter().fold(Digest::builder(), |all, one| all.part(one)).finish();
         let runner = format!("assay-{}+{}", env!("CARGO_PKG_VERSION"), &digest.hex()[..12]);
         Self { catalog, backends, grounds: Mutex::default(), runner, build: build() }

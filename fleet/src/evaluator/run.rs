@@ -96,6 +96,13 @@ pub(crate) async fn checks(
                 Mode::Sealed => sealed(ground, applied, timings).await?,
                 Mode::Guarded => guarded(ground, applied, timings).await?,
             },
+            ReportKind::Junit
+            | ReportKind::Tap
+            | ReportKind::GoJson
+            | ReportKind::Cargo
+            | ReportKind::Ctrf
+            | ReportKind::Jest
+            | ReportKind::Mocha => foreign(ground, applied, check, timings).await?,
         };
         decided = stop == Stop::Decisive
             && left.evidence(ground, check).is_decisive(ground.task.lock.as_ref());
@@ -174,6 +181,29 @@ async fn exit(
     let command = plain(check, Arc::default())?;
     let execution = one(ground, ground.spec(applied), command, timings).await?;
     Ok(Left::process(nonce(), execution, None))
+}
+
+/// The report of a tool that is not ours: `collect.sh` runs the command and hands it over.
+async fn foreign(
+    ground: &Ground,
+    applied: &Applied,
+    check: &Check,
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let nonce = nonce();
+    let mut command = plain(check, format!("{nonce}\n").into_bytes().into())?;
+    let how = match (&check.report_path, check.report) {
+        (Some(_), _) => "files",
+        // Which binary tests are of, cargo says on stderr.
+        (None, ReportKind::Cargo) => "both",
+        (None, _) => "stdout",
+    };
+    let pattern = check.report_path.clone().unwrap_or_default();
+    let wrapper = ["/bin/sh", "/assay/collect.sh", how, &pattern].map(String::from);
+    command.argv.splice(0..0, wrapper);
+    command.channels = vec![report()];
+    let execution = one(ground, ground.spec(applied), command, timings).await?;
+    Ok(Left::process(nonce, execution, None))
 }
 
 /// Each case has a sandbox of its own: nothing that a program leaves behind reaches the next.

@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
-    ApplyError, DenyAction, Flag, Language, Rejection, RejectionKind, ReportKind, Revision,
-    Severity, Task, source::Node,
+    ApplyError, DenyAction, Flag, Language, Rejection, RejectionKind, Revision, Severity, Task,
+    source::Node,
 };
 
 /// Whether `path` is a file that configures pytest or starts with it.
@@ -66,9 +66,8 @@ impl<'a> Gate<'a> {
         revision: &'a Revision,
         removed: impl Iterator<Item = &'a Path>,
     ) -> Self {
-        let runs_python = |report| matches!(report, ReportKind::Pytest | ReportKind::Exit);
         let python = task.language == Language::Python
-            && task.checks.iter().any(|check| runs_python(check.report));
+            && task.checks.iter().any(|check| check.report.is_open());
         let removed = removed.filter(|path| path.ends_with("__init__.py")).collect();
         let seen = BTreeMap::new();
         Self { task, revision, python, removed, seen, touches_tests: false, dropped: false }

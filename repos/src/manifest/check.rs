@@ -46,6 +46,7 @@ impl Reader<'_> {
         }
         let run = fields.texts("run").unwrap_or_default();
         let report = self.report(&mut fields);
+        let report_path = fields.text("report_path");
         let must_pass = fields.texts("must_pass").unwrap_or_default();
         let mut seen = BTreeSet::new();
         for test in &must_pass {
@@ -70,29 +71,61 @@ impl Reader<'_> {
         fields.finish();
         let report = report?;
         self.fits(&report, &run, kind, &span);
+        let report_path = self.report_path(&report, report_path);
         Some(Check {
             id: id?.value.to_owned(),
             run: run.iter().map(|word| word.value.to_owned()).collect(),
             report: report.value,
+            report_path,
             must_pass: must_pass.iter().map(|test| test.value.to_owned()).collect(),
             must_keep,
         })
     }
 
     fn report(&self, fields: &mut Fields<'_>) -> Option<At<ReportKind>> {
-        const LATER: &[&str] =
-            &["unittest", "junit", "cargo", "nextest", "go-json", "node", "tap", "gtest"];
         fields.require("report");
         let text = fields.text("report")?;
-        if LATER.contains(&text.value) || text.value.starts_with("log:") {
-            let message = format!(
-                "`report` is `{}`, which this version does not read yet: one of pytest, function, stdio, exit",
-                text.value
-            );
-            self.problem(&text.span, message);
+        let advice = match text.value {
+            "nextest" | "gtest" | "ctest" | "surefire" | "gradle" => "is `junit` here",
+            "node" => "is `tap` here: `node --test --test-reporter=tap`",
+            "libtest" => "is `cargo` here",
+            "vitest" => "is `jest` here: vitest writes the same JSON",
+            "unittest" => "is not read yet: `pytest` runs such tests, too",
+            log if log.starts_with("log:") => "is not read yet",
+            _ => return fields.word("report", ReportKind::ALL, ReportKind::as_str),
+        };
+        self.problem(&text.span, format!("`report` is `{}`, which {advice}", text.value));
+        None
+    }
+
+    /// Checks that a report's path is there where it has to be, and leads to files in the work tree.
+    fn report_path(&self, report: &At<ReportKind>, path: Option<At<&str>>) -> Option<String> {
+        let Some(path) = path else {
+            if matches!(report.value, ReportKind::Junit | ReportKind::Ctrf) {
+                let message = format!(
+                    "a `{}` check needs `report_path`, the file that the command leaves",
+                    report.value
+                );
+                self.problem(&report.span, message);
+            }
             return None;
+        };
+        if !report.value.is_foreign() {
+            let message = format!("`report_path` is not for `{}` reports", report.value);
+            self.problem(&path.span, message);
         }
-        fields.word("report", ReportKind::ALL, ReportKind::as_str)
+        let plain = |part: &str| {
+            let known = |c: char| c.is_alphanumeric() || "_-.+@=, ".contains(c);
+            !matches!(part, "" | "." | "..") && part.chars().all(known)
+        };
+        let (folders, name) = path.value.rsplit_once('/').unwrap_or(("", path.value));
+        let folders_fit = folders.is_empty() || folders.split('/').all(plain);
+        if !folders_fit || !plain(&name.replace(['*', '?'], "_")) {
+            let message = "`report_path` is a path in the work tree, without `..`; \
+                           its last part may have `*` and `?`";
+            self.problem(&path.span, message);
+        }
+        Some(path.value.to_owned())
     }
 
     /// Checks that report, command, submission and files of the task fit together.
@@ -135,7 +168,15 @@ impl Reader<'_> {
                     self.problem(span, message);
                 }
             }
-            ReportKind::Stdio | ReportKind::Exit => {
+            ReportKind::Stdio
+            | ReportKind::Exit
+            | ReportKind::Junit
+            | ReportKind::Tap
+            | ReportKind::GoJson
+            | ReportKind::Cargo
+            | ReportKind::Ctrf
+            | ReportKind::Jest
+            | ReportKind::Mocha => {
                 if run.is_empty() {
                     self.problem(span, format!("a `{}` check needs a `run`", report.value));
                 }
@@ -150,9 +191,7 @@ impl Reader<'_> {
 
     /// Returns the mode that is written, or the one that the checks imply.
     pub(super) fn mode(&self, written: Option<At<Mode>>, checks: &[Check]) -> Mode {
-        let open = checks
-            .iter()
-            .find(|check| matches!(check.report, ReportKind::Pytest | ReportKind::Exit));
+        let open = checks.iter().find(|check| check.report.is_open());
         match (written, open) {
             (Some(at), Some(check)) if at.value == Mode::Sealed => {
                 let message = format!(

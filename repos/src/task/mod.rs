@@ -83,6 +83,9 @@ pub struct Check {
     pub run: Vec<String>,
     /// How its results are read.
     pub report: ReportKind,
+    /// Where the command leaves its report, relative to the work tree; the last part of the path may have
+    /// `*` and `?`. Absent: what it prints is the report. For kinds that a foreign tool writes alone.
+    pub report_path: Option<String>,
     /// The tests that the submission has to make pass. Empty: all of them.
     pub must_pass: Vec<String>,
     /// The tests that must go on passing.

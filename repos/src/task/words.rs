@@ -94,6 +94,35 @@ pub enum ReportKind {
     Stdio,
     /// The exit status: 0 passes.
     Exit,
+    /// JUnit XML, of a file or of several.
+    Junit,
+    /// The Test Anything Protocol, 13 and 14; also what `node --test` prints.
+    Tap,
+    /// The events of `go test -json`.
+    #[serde(rename = "go-json")]
+    GoJson,
+    /// The text of `cargo test`.
+    Cargo,
+    /// CTRF, the Common Test Report Format: JSON, of a file or of several.
+    Ctrf,
+    /// The JSON of jest and vitest.
+    Jest,
+    /// The JSON of mocha.
+    Mocha,
+}
+
+impl ReportKind {
+    /// Whether the tests share a process, or files, with the code under test.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        !matches!(self, Self::Function | Self::Stdio)
+    }
+
+    /// Whether a test tool that is not ours writes the report.
+    #[must_use]
+    pub fn is_foreign(self) -> bool {
+        self.is_open() && !matches!(self, Self::Pytest | Self::Exit)
+    }
 }
 
 impl Language {
@@ -158,4 +187,6 @@ words!(DenyAction { DropAndFlag = "drop_and_flag", Reject = "reject" });
 words!(Mode { Sealed = "sealed", Guarded = "guarded" });
 words!(ReportKind {
     Pytest = "pytest", Function = "function", Stdio = "stdio", Exit = "exit",
+    Junit = "junit", Tap = "tap", GoJson = "go-json", Cargo = "cargo", Ctrf = "ctrf",
+    Jest = "jest", Mocha = "mocha",
 });

@@ -58,7 +58,7 @@ pub struct CheckRun<'a> {
 /// What a check left behind.
 #[derive(Clone, Debug)]
 pub enum CheckEvidence<'a> {
-    /// Of `pytest`, `function` and `exit` checks.
+    /// Of every check but `stdio`.
     Process(Evidence<'a>),
     /// Of `stdio` checks: every case, in order.
     Cases(Vec<CaseRun<'a>>),

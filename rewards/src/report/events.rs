@@ -16,16 +16,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use assay_repos::{Digest, Flag, Severity};
+use assay_repos::{Flag, Severity};
 use assay_sandbox::{Capture, LimitKind, Termination};
 use serde::Deserialize;
 
-use super::{MAX_ID, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, bounded};
+use super::{
+    MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, badness,
+    bounded, bounded_id, discredited, replace_lone_surrogates,
+};
 
-/// Most flags of one report; more say nothing new.
-const MAX_FLAGS: usize = 16;
-/// Most bytes of a flag's evidence.
-const MAX_EVIDENCE: usize = 200;
 /// Most lines that are read.
 const MAX_LINES: usize = 200_000;
 
@@ -318,11 +317,11 @@ impl<'a> Reader<'a> {
             let slot = self.slots.remove(&id).unwrap_or_default();
             match slot.result {
                 Some(result) if slot.reported >= slot.collected || !result.status.passes() => {
-                    if credible {
-                        result
-                    } else {
-                        discredited(result)
+                    let mut result = result;
+                    if !credible {
+                        discredited(&mut result);
                     }
+                    result
                 }
                 _ => {
                     // The first without a result is the one that was running.
@@ -339,81 +338,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A pass that nobody vouches for is no result.
-fn discredited(result: TestResult) -> TestResult {
-    if matches!(result.status, TestStatus::Failed | TestStatus::Error) {
-        return result;
-    }
-    let message =
-        format!("reported as {}, by a report that has no valid end", result.status.as_str());
-    TestResult { status: TestStatus::Missing, message: Some(message), ..result }
-}
-
-/// Of two results of one id, the one to believe is the worse.
-fn badness(status: TestStatus) -> u8 {
-    match status {
-        TestStatus::Passed => 0,
-        TestStatus::Xfailed => 1,
-        TestStatus::Skipped => 2,
-        TestStatus::Xpassed => 3,
-        TestStatus::Missing => 4,
-        TestStatus::Timeout => 5,
-        TestStatus::Failed => 6,
-        TestStatus::Error => 7,
-    }
-}
-
 fn parse_line(line: &[u8]) -> Option<Line> {
     if let Ok(parsed) = serde_json::from_slice(line) {
         return Some(parsed);
     }
     let repaired = replace_lone_surrogates(line)?;
     serde_json::from_slice(&repaired).ok()
-}
-
-/// Python writes half of a surrogate pair, such as one that stands for a byte of a file name that
-/// is not UTF-8, as `\udcXX`: valid JSON by its grammar, but no text. A test may print such names
-/// in good faith. Returns the line with each replaced, or `None` when it has none.
-fn replace_lone_surrogates(line: &[u8]) -> Option<Vec<u8>> {
-    let unit = |at: usize| -> Option<u16> {
-        let escape = line.get(at..at + 6)?;
-        let digits = escape.strip_prefix(b"\\u")?;
-        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
-    let mut out = Vec::with_capacity(line.len());
-    let (mut at, mut replaced) = (0, false);
-    while at < line.len() {
-        let length = match (line[at], unit(at)) {
-            (b'\\', Some(0xd800..=0xdbff)) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => 12,
-            (b'\\', Some(0xd800..=0xdfff)) => {
-                out.extend_from_slice(b"\\ufffd");
-                replaced = true;
-                at += 6;
-                continue;
-            }
-            (b'\\', _) => 2,
-            _ => 1,
-        };
-        let end = (at + length).min(line.len());
-        out.extend_from_slice(&line[at..end]);
-        at = end;
-    }
-    replaced.then_some(out)
-}
-
-/// Returns an id of at most [`MAX_ID`] bytes that differs when `id` does. Ids keep what control
-/// characters they have: they are compared with the task's.
-pub(crate) fn bounded_id(id: &str) -> String {
-    if id.len() <= MAX_ID {
-        return id.to_owned();
-    }
-    let digest = Digest::of(id);
-    let mark = format!("...#{}", &digest.hex()[..16]);
-    let mut cut = MAX_ID - mark.len();
-    while !id.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    format!("{}{mark}", &id[..cut])
 }
 
 fn head(bytes: &[u8]) -> &[u8] {

@@ -1,13 +1,15 @@
 //! What an execution reported about its tests. The bytes are hostile.
 
+mod delivery;
 mod events;
+mod formats;
 mod stdio;
+mod suite;
 
-use assay_repos::{Flag, ReportKind};
+use assay_repos::{Digest, Flag, ReportKind};
 use assay_sandbox::{Execution, LimitKind, Termination};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use events::bounded_id;
 pub use stdio::{CaseRun, outputs_equal, parse_stdio};
 
 /// How a test ended.
@@ -136,6 +138,10 @@ pub enum ReportError {
 pub(crate) const MAX_ID: usize = 1024;
 /// Most bytes of a test's message.
 pub(crate) const MAX_MESSAGE: usize = 2048;
+/// Most flags of one report; more say nothing new.
+const MAX_FLAGS: usize = 16;
+/// Most bytes of a flag's evidence.
+const MAX_EVIDENCE: usize = 200;
 
 /// Reads the report of one execution.
 ///
@@ -156,6 +162,20 @@ pub fn parse(kind: ReportKind, evidence: &Evidence<'_>) -> Result<Report, Report
         }
         ReportKind::Exit => Ok(parse_exit(evidence.execution)),
         ReportKind::Stdio => Err(ReportError::Unsupported(kind)),
+        ReportKind::Junit
+        | ReportKind::Tap
+        | ReportKind::GoJson
+        | ReportKind::Cargo
+        | ReportKind::Ctrf
+        | ReportKind::Jest
+        | ReportKind::Mocha => {
+            let channel =
+                evidence.execution.channels.first().ok_or(ReportError::NoChannel(kind))?;
+            if evidence.nonce.is_empty() {
+                return Err(ReportError::NoNonce(kind));
+            }
+            Ok(formats::parse(kind, channel, evidence.execution.termination, evidence.nonce))
+        }
     }
 }
 
@@ -206,6 +226,76 @@ pub(crate) fn describe(termination: Termination) -> String {
         Termination::Limit(LimitKind::Cpu) => "went over the CPU time limit".into(),
         Termination::Limit(LimitKind::Memory) => "went over the memory limit".into(),
     }
+}
+
+/// Python writes half of a surrogate pair, such as one that stands for a byte of a file name that
+/// is not UTF-8, as `\udcXX`: valid JSON by its grammar, but no text. A test may print such names
+/// in good faith. Returns the line with each replaced, or `None` when it has none.
+fn replace_lone_surrogates(line: &[u8]) -> Option<Vec<u8>> {
+    let unit = |at: usize| -> Option<u16> {
+        let escape = line.get(at..at + 6)?;
+        let digits = escape.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut out = Vec::with_capacity(line.len());
+    let (mut at, mut replaced) = (0, false);
+    while at < line.len() {
+        let length = match (line[at], unit(at)) {
+            (b'\\', Some(0xd800..=0xdbff)) if matches!(unit(at + 6), Some(0xdc00..=0xdfff)) => 12,
+            (b'\\', Some(0xd800..=0xdfff)) => {
+                out.extend_from_slice(b"\\ufffd");
+                replaced = true;
+                at += 6;
+                continue;
+            }
+            (b'\\', _) => 2,
+            _ => 1,
+        };
+        let end = (at + length).min(line.len());
+        out.extend_from_slice(&line[at..end]);
+        at = end;
+    }
+    replaced.then_some(out)
+}
+
+/// Takes back whatever speaks for the submission: nobody vouches for it.
+fn discredited(test: &mut TestResult) {
+    use TestStatus::{Error, Failed, Missing, Timeout};
+    if matches!(test.status, Failed | Error | Timeout | Missing) {
+        return;
+    }
+    let message =
+        format!("reported as {}, by a report that has no valid end", test.status.as_str());
+    (test.status, test.message) = (TestStatus::Missing, Some(message));
+}
+
+/// Of two results of one id, the one to believe is the worse.
+fn badness(status: TestStatus) -> u8 {
+    match status {
+        TestStatus::Passed => 0,
+        TestStatus::Xfailed => 1,
+        TestStatus::Skipped => 2,
+        TestStatus::Xpassed => 3,
+        TestStatus::Missing => 4,
+        TestStatus::Timeout => 5,
+        TestStatus::Failed => 6,
+        TestStatus::Error => 7,
+    }
+}
+
+/// Returns an id of at most [`MAX_ID`] bytes that differs when `id` does. Ids keep what control
+/// characters they have: they are compared with the task's.
+pub(crate) fn bounded_id(id: &str) -> String {
+    if id.len() <= MAX_ID {
+        return id.to_owned();
+    }
+    let digest = Digest::of(id);
+    let mark = format!("...#{}", &digest.hex()[..16]);
+    let mut cut = MAX_ID - mark.len();
+    while !id.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}{mark}", &id[..cut])
 }
 
 /// Returns at most `max` bytes of `text`, control characters but newline and tab replaced.

@@ -1,8 +1,8 @@
-//! What a sandbox reports: without the nonce nothing passes.
+//! What a sandbox reports: without the nonce nothing passes, and no pass contradicts the exit status.
 #![no_main]
 
 use assay_repos::ReportKind;
-use assay_rewards::{Evidence, Progress, parse};
+use assay_rewards::{Evidence, Progress, TestStatus, parse};
 use assay_sandbox::{Capture, Execution, Isolation, Termination, Usage};
 use libfuzzer_sys::fuzz_target;
 
@@ -11,7 +11,19 @@ const NONCE: &str = "0123456789abcdef0123456789abcdef";
 
 fuzz_target!(|input: (u8, i32, bool, &[u8])| {
     let (kind, status, with_nonce, bytes) = input;
-    let kind = [ReportKind::Pytest, ReportKind::Function, ReportKind::Exit][usize::from(kind % 3)];
+    let kinds = [
+        ReportKind::Pytest,
+        ReportKind::Function,
+        ReportKind::Exit,
+        ReportKind::Junit,
+        ReportKind::Tap,
+        ReportKind::GoJson,
+        ReportKind::Cargo,
+        ReportKind::Ctrf,
+        ReportKind::Jest,
+        ReportKind::Mocha,
+    ];
+    let kind = kinds[usize::from(kind) % kinds.len()];
     // `NONCE` stands for one byte, so that the fuzzer can put it where it likes.
     let mut report = Vec::with_capacity(bytes.len());
     for byte in bytes {
@@ -30,10 +42,17 @@ fuzz_target!(|input: (u8, i32, bool, &[u8])| {
         isolation: Isolation::default(),
     };
     let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
-    if let Ok(report) = parse(kind, &evidence)
-        && kind != ReportKind::Exit
-        && !knows
-    {
+    let Ok(report) = parse(kind, &evidence) else { return };
+    if kind != ReportKind::Exit && !knows {
         assert!(report.progress < Progress::Ended, "{:?}", report.tests);
+    }
+    let any = |test: fn(TestStatus) -> bool| report.tests.iter().any(|known| test(known.status));
+    if any(TestStatus::passes) {
+        use TestStatus::{Error, Failed, Timeout};
+        let fails = any(|status| matches!(status, Failed | Error | Timeout));
+        assert_eq!(status & 0xff != 0, fails, "{:?}", report.tests);
+    }
+    for test in &report.tests {
+        assert!(test.id.len() <= 1024 && test.message.as_ref().is_none_or(|m| m.len() <= 2048));
     }
 });

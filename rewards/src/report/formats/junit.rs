@@ -1,0 +1,379 @@
+//! JUnit XML, as surefire, gradle, nextest, googletest, ctest, jest, vitest, node and pytest write it.
+//!
+//! There is no standard, and these dialects are told apart by what they have. A test's id is its
+//! `classname` and its `name`; where all classes are called `test`, as node does, the names of the
+//! suites around it stand for the class.
+
+use quick_xml::{
+    Reader,
+    escape::{resolve_predefined_entity, unescape},
+    events::{BytesRef, BytesStart, Event},
+};
+
+use super::cut;
+use crate::report::{
+    MAX_ID, MAX_MESSAGE, TestStatus,
+    suite::{Suite, id, result},
+};
+
+/// Elements within each other; real reports have fewer than ten.
+const MAX_DEPTH: usize = 64;
+/// Attributes of an element; real ones have about ten.
+const MAX_ATTRIBUTES: usize = 64;
+
+/// Reads one document.
+pub(super) fn read(document: &[u8], suite: &mut Suite) {
+    let document = String::from_utf8_lossy(document);
+    let document = document.strip_prefix('\u{feff}').unwrap_or(&document);
+    let mut reader = Reader::from_str(document);
+    let mut junit = Junit { suite, path: Vec::new(), groups: Vec::new(), case: None, roots: 0 };
+    loop {
+        let done = match reader.read_event() {
+            Ok(event) => junit.event(&event),
+            Err(error) => Err(Bad::Malformed(error.to_string())),
+        };
+        match done {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(Bad::Malformed(what)) => {
+                let at = reader.buffer_position();
+                return suite.gap("report.malformed", &format!("byte {at}: {what}"));
+            }
+            Err(Bad::TooMany) => return suite.too_many(),
+            Err(Bad::TwoReports) => {
+                return suite.contradiction("report.two_reports", "one file holds two reports");
+            }
+        }
+    }
+}
+
+enum Bad {
+    Malformed(String),
+    TooMany,
+    TwoReports,
+}
+
+impl From<&str> for Bad {
+    fn from(what: &str) -> Self {
+        Self::Malformed(what.to_owned())
+    }
+}
+
+struct Junit<'a> {
+    suite: &'a mut Suite,
+    /// The elements around the place that is read.
+    path: Vec<Tag>,
+    groups: Vec<Group>,
+    case: Option<Case>,
+    roots: u32,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Tag {
+    Group,
+    Case,
+    Failure,
+    Error,
+    Skipped,
+    Disabled,
+    Flaky,
+    Rerun,
+    Other,
+}
+
+/// A `testsuites` or a `testsuite`: what it declares, and what was seen within.
+#[derive(Default)]
+struct Group {
+    /// Empty for `testsuites`.
+    name: String,
+    /// The names of the suites around it and its own, as ids have them.
+    path: String,
+    tests: Option<u64>,
+    bad: Option<u64>,
+    cases: u64,
+    /// Tests and groups right below.
+    children: u64,
+    bad_cases: u64,
+    /// Failures and errors; a test may have several.
+    bad_elements: u64,
+    /// Tests with an error: pytest counts one that passes and breaks later as two, and one that
+    /// fails and breaks later, which is two elements, as one.
+    broken: u64,
+}
+
+#[derive(Default)]
+struct Case {
+    id: String,
+    time: Option<f64>,
+    /// The attribute `status`, of googletest and ctest.
+    status: String,
+    failures: u64,
+    errors: u64,
+    skipped: bool,
+    /// The type of `skipped`: `pytest.xfail`, `todo`.
+    skipped_as: String,
+    skipped_for: String,
+    disabled: bool,
+    flaky: bool,
+    rerun_failed: bool,
+    timed_out: bool,
+    message: String,
+}
+
+impl Junit<'_> {
+    /// Returns whether there is more to read.
+    fn event(&mut self, event: &Event<'_>) -> Result<bool, Bad> {
+        match event {
+            Event::Start(start) => self.start(start)?,
+            Event::Empty(start) => {
+                self.start(start)?;
+                self.end();
+            }
+            Event::End(_) => self.end(),
+            Event::Text(text) => self.text(text)?,
+            Event::CData(text) => self.text(text)?,
+            Event::GeneralRef(reference) => self.text(&resolve(reference)?)?,
+            // Nothing that is declared there would be expanded; no tool writes one.
+            Event::DocType(_) => return Err("a document type".into()),
+            Event::Decl(_) | Event::PI(_) | Event::Comment(_) => {}
+            Event::Eof if !self.path.is_empty() => return Err("ends too early".into()),
+            Event::Eof if self.roots == 0 => return Err("is empty".into()),
+            Event::Eof => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn start(&mut self, start: &BytesStart<'_>) -> Result<(), Bad> {
+        if self.path.len() == MAX_DEPTH {
+            return Err("elements are nested too deep".into());
+        }
+        let tag = match (self.path.last(), start.local_name().as_ref()) {
+            (None, _) if self.roots > 0 => return Err(Bad::TwoReports),
+            (None | Some(Tag::Group), "testsuites" | "testsuite") => {
+                self.group(start)?;
+                Tag::Group
+            }
+            (None, _) => return Err("is no JUnit report".into()),
+            (Some(Tag::Group), "testcase") => {
+                if !self.suite.admits() {
+                    return Err(Bad::TooMany);
+                }
+                self.case = Some(self.begin(start)?);
+                Tag::Case
+            }
+            (Some(Tag::Case), name) => self.detail(name, start)?,
+            (Some(_), "testcase" | "testsuite") => return Err("a test within a test".into()),
+            (Some(_), _) => Tag::Other,
+        };
+        self.roots += u32::from(self.path.is_empty());
+        self.path.push(tag);
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        match self.path.pop() {
+            Some(Tag::Group) => {
+                let Some(group) = self.groups.pop() else { return };
+                group.check(self.suite);
+                if let Some(above) = self.groups.last_mut() {
+                    above.children += 1;
+                    above.cases += group.cases;
+                    above.bad_cases += group.bad_cases;
+                    above.bad_elements += group.bad_elements;
+                    above.broken += group.broken;
+                }
+            }
+            Some(Tag::Case) => {
+                let Some(case) = self.case.take() else { return };
+                if let Some(group) = self.groups.last_mut() {
+                    group.children += 1;
+                    group.cases += 1;
+                    group.bad_cases += u64::from(case.failures + case.errors > 0);
+                    group.bad_elements += case.failures + case.errors;
+                    group.broken += u64::from(case.errors > 0);
+                }
+                case.report(self.suite);
+            }
+            _ => {}
+        }
+    }
+
+    fn group(&mut self, start: &BytesStart<'_>) -> Result<(), Bad> {
+        let mut group = Group::default();
+        let named = start.local_name().as_ref() == "testsuite";
+        each_attribute(start, |name, value| match name {
+            "name" if named => group.name = cut(&value, MAX_ID).to_owned(),
+            "tests" => group.tests = value.trim().parse().ok(),
+            "failures" | "errors" => {
+                let count = value.trim().parse::<u64>().unwrap_or_default();
+                group.bad = Some(group.bad.unwrap_or_default().saturating_add(count));
+            }
+            _ => {}
+        })?;
+        let around = self.groups.last().map_or("", |group| group.path.as_str());
+        group.path = id([around, group.name.as_str()]);
+        self.groups.push(group);
+        Ok(())
+    }
+
+    fn begin(&self, start: &BytesStart<'_>) -> Result<Case, Bad> {
+        let mut case = Case::default();
+        let (mut class, mut name) = (String::new(), String::new());
+        each_attribute(start, |key, value| match key {
+            "name" => name = value,
+            "classname" => class = value,
+            "time" => case.time = value.replace(',', "").trim().parse().ok(),
+            "status" => case.status = cut(&value, MAX_ID).to_owned(),
+            "result" if value == "suppressed" => case.disabled = true,
+            _ => {}
+        })?;
+        if name.trim().is_empty() {
+            return Err("a test without a name".into());
+        }
+        case.id = match class.trim() {
+            "" | "test" => {
+                let around = self.groups.last().map_or("", |group| group.path.as_str());
+                id([around, name.as_str()])
+            }
+            class if class == name.trim() => id([class]),
+            class => id([class, name.as_str()]),
+        };
+        Ok(case)
+    }
+
+    /// Reads what stands in a test.
+    fn detail(&mut self, name: &str, start: &BytesStart<'_>) -> Result<Tag, Bad> {
+        let tag = match name {
+            "failure" => Tag::Failure,
+            "error" => Tag::Error,
+            "skipped" => Tag::Skipped,
+            "disabled" => Tag::Disabled,
+            "flakyFailure" | "flakyError" => Tag::Flaky,
+            "rerunFailure" | "rerunError" => Tag::Rerun,
+            _ => return Ok(Tag::Other),
+        };
+        let (mut message, mut kind) = (String::new(), String::new());
+        each_attribute(start, |key, value| match key {
+            "message" => message = cut(&value, MAX_MESSAGE).to_owned(),
+            "type" => kind = cut(&value, MAX_ID).to_owned(),
+            _ => {}
+        })?;
+        let Some(case) = &mut self.case else { return Ok(Tag::Other) };
+        match tag {
+            Tag::Failure => {
+                case.failures += 1;
+                case.timed_out |= kind == "test timeout"; // nextest
+            }
+            Tag::Error => case.errors += 1,
+            Tag::Skipped => {
+                case.skipped = true;
+                case.skipped_as = kind;
+                case.skipped_for.clone_from(&message);
+            }
+            Tag::Disabled => case.disabled = true,
+            Tag::Flaky => case.flaky = true,
+            Tag::Rerun => case.rerun_failed = true,
+            _ => {}
+        }
+        if tag != Tag::Flaky && !message.is_empty() {
+            case.say(&message);
+            case.say("\n");
+        }
+        Ok(tag)
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), Bad> {
+        match (self.path.last(), &mut self.case) {
+            (None, _) if !text.trim().is_empty() => Err("text outside of the report".into()),
+            (Some(Tag::Failure | Tag::Error | Tag::Skipped | Tag::Rerun), Some(case)) => {
+                case.say(text);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Group {
+    /// Compares what is declared with what is there. Honest tools differ by what this lets pass.
+    fn check(&self, suite: &mut Suite) {
+        let odd = |what: &str, declared: u64, seen: u64| {
+            format!("`{}` declares {declared} {what}, and {seen} are there", self.name)
+        };
+        if let Some(tests) = self.tests {
+            let most = self.cases + self.broken;
+            // node counts what is right below, groups among them.
+            if tests != self.children && (tests > most || tests + self.broken < self.cases) {
+                suite.gap("report.counts", &odd("tests", tests, self.cases));
+            }
+        }
+        if let Some(bad) = self.bad {
+            if self.cases == 0 && bad > 0 && !self.name.is_empty() {
+                // A file of tests that could not be loaded: jest-junit says no more.
+                let message = "declares failures, and has no test";
+                suite.add(result(id([self.name.as_str()]), TestStatus::Error, None, message));
+            } else if bad < self.bad_cases || bad > self.bad_elements && self.tests != Some(0) {
+                suite.gap("report.counts", &odd("failures", bad, self.bad_cases));
+            }
+        }
+    }
+}
+
+impl Case {
+    fn say(&mut self, text: &str) {
+        // Twice what is kept, because white space and terminal codes go.
+        let room = (2 * MAX_MESSAGE).saturating_sub(self.message.len());
+        self.message.push_str(cut(text, room));
+    }
+
+    fn report(self, suite: &mut Suite) {
+        let expected = matches!(self.skipped_as.as_str(), "pytest.xfail" | "todo");
+        let failed = self.failures > 0 || self.rerun_failed || self.status == "fail";
+        // ctest calls a test skipped whose program is not there, and fails.
+        let not_run = self.status == "notrun" && self.skipped;
+        let status = match () {
+            () if self.skipped_as == "pytest.xfail" => TestStatus::Xfailed,
+            () if self.skipped_as == "todo" && failed => TestStatus::Xfailed,
+            () if expected => TestStatus::Xpassed,
+            () if self.errors > 0 => TestStatus::Error,
+            () if self.timed_out => TestStatus::Timeout,
+            () if failed => TestStatus::Failed,
+            () if not_run && !self.skipped_for.starts_with("SKIP_") => TestStatus::Error,
+            () if self.skipped || self.disabled => TestStatus::Skipped,
+            () if matches!(self.status.as_str(), "notrun" | "disabled") => TestStatus::Skipped,
+            () => TestStatus::Passed,
+        };
+        if self.flaky && status == TestStatus::Passed {
+            suite.flaky(&self.id);
+        }
+        suite.add(result(self.id, status, self.time, &self.message));
+    }
+}
+
+/// Calls `each` with every attribute, entities replaced.
+fn each_attribute(start: &BytesStart<'_>, mut each: impl FnMut(&str, String)) -> Result<(), Bad> {
+    // The library's own look-out for repeated names takes quadratic time.
+    let mut attributes = start.attributes();
+    for (number, attribute) in attributes.with_checks(false).enumerate() {
+        if number == MAX_ATTRIBUTES {
+            return Err("an element with too many attributes".into());
+        }
+        let attribute = attribute.map_err(|error| Bad::Malformed(error.to_string()))?;
+        let value = match unescape(&attribute.value) {
+            Ok(value) => value.into_owned(),
+            Err(error) => return Err(Bad::Malformed(error.to_string())),
+        };
+        each(attribute.key.local_name().as_ref(), value);
+    }
+    Ok(())
+}
+
+/// Returns what a reference in text stands for: a character, or one of the five that XML knows.
+fn resolve(reference: &BytesRef<'_>) -> Result<String, Bad> {
+    let unknown = || Bad::from("an entity that XML does not know");
+    match reference.resolve_char_ref() {
+        Ok(Some(c)) => Ok(c.to_string()),
+        Ok(None) => resolve_predefined_entity(reference).map(ToOwned::to_owned).ok_or_else(unknown),
+        Err(_) => Err(unknown()),
+    }
+}

@@ -1,0 +1,73 @@
+//! What foreign test tools write. Each format is read into a [`Suite`], document by document.
+
+mod cargo;
+mod ctrf;
+mod go_json;
+mod jest;
+mod junit;
+mod mocha;
+mod tap;
+
+use assay_repos::ReportKind;
+use assay_sandbox::{Capture, Termination};
+use serde::de::DeserializeOwned;
+
+use super::{MAX_EVIDENCE, Progress, Report, delivery, replace_lone_surrogates, suite::Suite};
+
+/// Reads the report of a foreign tool.
+pub(super) fn parse(
+    kind: ReportKind,
+    channel: &Capture,
+    termination: Termination,
+    nonce: &str,
+) -> Report {
+    let mut suite = Suite::default();
+    let Some(documents) = delivery::open(channel, termination, nonce, &mut suite) else {
+        let progress = Progress::Silent;
+        return Report { tests: Vec::new(), progress, flags: Vec::new(), defect: None };
+    };
+    let read = match kind {
+        ReportKind::Tap => tap::read,
+        ReportKind::GoJson => go_json::read,
+        ReportKind::Cargo => cargo::read,
+        ReportKind::Ctrf => ctrf::read,
+        ReportKind::Jest => jest::read,
+        ReportKind::Mocha => mocha::read,
+        _ => junit::read,
+    };
+    for document in documents {
+        read(document, &mut suite);
+    }
+    suite.finish(termination)
+}
+
+/// Reads JSON, with halves of surrogate pairs replaced: JavaScript writes those, too.
+fn json<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes).or_else(|error| match replace_lone_surrogates(bytes) {
+        Some(repaired) => serde_json::from_slice(&repaired),
+        None => Err(error),
+    })
+}
+
+/// Compares a number that a report declares with what is there.
+fn same(suite: &mut Suite, what: &str, told: u64, seen: usize) {
+    if told != seen as u64 {
+        suite.gap("report.counts", &format!("{told} {what} are declared, and {seen} are there"));
+    }
+}
+
+fn head(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(MAX_EVIDENCE)]
+}
+
+/// Returns at most the first `max` bytes.
+fn cut(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What comes through the channel, whatever the format.
+
+use assay_repos::Severity;
+use assay_sandbox::{Capture, LimitKind};
+
+use super::*;
+
+const GOOD: &str = "<testsuite name='S'><testcase name='a'/></testsuite>";
+
+#[test]
+fn deliveries() {
+    let good = String::from_utf8(files(&[GOOD], 0)).unwrap();
+    let head = format!("start {NONCE} files\n");
+    let file = |bytes: usize| format!("file {NONCE} {bytes}\n");
+    let end = format!("end {NONCE} 0\n");
+    let cases: &[(&str, String, &[&str])] = &[
+        ("what the rows below are changed from", good.clone(), &["+ S > a"]),
+        ("no file", format!("{head}{end}"), &["report.absent"]),
+        ("a link", format!("{head}refused {NONCE} a link\n{end}"), &["TAMPERED report.refused"]),
+        (
+            "a link beside a file",
+            good.replace(&head, &format!("{head}refused {NONCE} a link\n")),
+            &["? S > a", "TAMPERED report.refused"],
+        ),
+        ("no end", good.replace(&end, ""), &["? S > a", "report.no_end"]),
+        ("cut off in a file", head.clone() + &file(99) + GOOD, &["? S > a", "report.no_end"]),
+        (
+            "a file that grew",
+            good.replace(&file(GOOD.len()), &file(GOOD.len() - 9)),
+            &["TAMPERED report.changed"],
+        ),
+        (
+            "a file of a size that is none",
+            good.replace(&file(GOOD.len()), &file(0).replace(" 0", " -3")),
+            &["? S > a", "report.no_end", "report.malformed"],
+        ),
+        (
+            "a nonce of another's",
+            good.replace(&end, &end.replace("5eed", "bad")),
+            &["? S > a", "TAMPERED report.foreign_line"],
+        ),
+        (
+            "a line of another's",
+            good.replace(&end, &format!("x\n{end}")),
+            &["? S > a", "TAMPERED report.foreign_line"],
+        ),
+        ("two ends", good.clone() + &end, &["? S > a", "TAMPERED report.after_end"]),
+        (
+            "another exit status",
+            good.replace(&end, &end.replace(" 0", " 1")),
+            &["? S > a", "TAMPERED report.exit"],
+        ),
+    ];
+    for (name, channel, expected) in cases {
+        assert_eq!(tell(ReportKind::Junit, 0, channel), *expected, "{name}");
+    }
+    for (name, channel) in [
+        ("nothing", String::new()),
+        ("another nonce", good.replace("start 5eed", "start bad")),
+        ("half a line", format!("start {NONCE} stdout")),
+        ("neither files nor stdout", good.replace("files", "tape")),
+    ] {
+        let report = read(ReportKind::Junit, Termination::Exited(0), channel);
+        assert_eq!(report.progress, Progress::Silent, "{name}");
+        assert_eq!(told(&report), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn ends_of_the_process() {
+    let limit = Termination::Limit;
+    for (termination, flags) in
+        [(Termination::Signaled(11), 1), (limit(LimitKind::Wall), 0), (limit(LimitKind::Memory), 0)]
+    {
+        let report = read(ReportKind::Junit, termination, files(&[GOOD], 0));
+        assert_eq!(report.tests[0].status, TestStatus::Missing, "{termination:?}");
+        assert_eq!((report.flags.len(), report.progress), (flags, Progress::Started));
+    }
+}
+
+#[test]
+fn a_report_that_is_cut_has_no_pass() {
+    for (dropped, tail) in [(1, ""), (0, "x")] {
+        let mut execution = ran(Termination::Exited(0), files(&[GOOD], 0));
+        execution.channels[0].dropped = dropped;
+        execution.channels[0] = Capture { tail: tail.into(), ..execution.channels[0].clone() };
+        let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
+        let report = crate::parse(ReportKind::Junit, &evidence).unwrap();
+        assert_eq!(told(&report), ["? S > a", "report.truncated"]);
+        assert_eq!(report.flags[0].severity, Severity::Warning);
+    }
+}
+
+#[test]
+fn more_tests_than_are_read() {
+    let many = 200_001;
+    let xml: String = (0..many).map(|n| format!("<testcase name='{n}'/>")).collect();
+    let go = |n: usize| {
+        format!(
+            "{{\"Action\":\"run\",\"Package\":\"p\",\"Test\":\"{n}\"}}\n{{\"Action\":\"pass\",\"Package\":\"p\",\"Test\":\"{n}\"}}\n"
+        )
+    };
+    let go: String = (0..many).map(go).collect();
+    let cargo: String = (0..many).map(|n| format!("test {n} ... ok\n")).collect();
+    for (kind, channel) in [
+        (ReportKind::Junit, files(&[&format!("<testsuite>{xml}</testsuite>")], 0)),
+        (ReportKind::Tap, printed(&format!("1..{many}\n{}", "ok\n".repeat(many)))),
+        (ReportKind::GoJson, printed(&format!("{go}{{\"Action\":\"pass\",\"Package\":\"p\"}}\n"))),
+        (ReportKind::Cargo, printed(&format!("running {many} tests\n{cargo}"))),
+    ] {
+        let report = read(kind, Termination::Exited(0), channel);
+        assert!(report.tests.len() <= 200_000, "{kind}");
+        assert!(report.tests.iter().all(|test| !test.status.passes()), "{kind}");
+        assert!(report.flags.iter().any(|flag| flag.code == "report.truncated"), "{kind}");
+    }
+}

@@ -1,0 +1,195 @@
+//! The results of a tool that is not ours, added up and weighed against how its process ended.
+//!
+//! Nothing vouches for such a report but itself: the code under test shares a process, or files,
+//! with whatever writes it. Two kinds of trouble are told apart. A *gap* is what a crash leaves:
+//! lost results, no end. A *contradiction* is more success than the rest of the report or the
+//! process has room for, and no crash makes one. With either, nothing passed.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use assay_repos::{Flag, Severity};
+use assay_sandbox::{LimitKind, Termination};
+
+use super::{
+    MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, badness,
+    bounded, bounded_id, describe, discredited,
+};
+
+/// Most tests of a report.
+pub(super) const MAX_TESTS: usize = 200_000;
+/// What stands between the parts of an id: file, class or binary, groups, name.
+const BETWEEN: &str = " > ";
+
+/// What is known of the tests of a report while it is read.
+#[derive(Default)]
+pub(super) struct Suite {
+    tests: Vec<TestResult>,
+    places: HashMap<String, usize>,
+    flags: Vec<Flag>,
+    /// Whether there was a gap or a contradiction.
+    incredible: bool,
+    /// The first test that passed when it was tried again, and how many did.
+    flaky: Option<(String, u32)>,
+    unfinished: usize,
+    /// Tests that were announced by [`admits`](Self::admits).
+    announced: usize,
+}
+
+impl Suite {
+    /// Adds a result. Of several for one id, the worst counts.
+    pub(super) fn add(&mut self, result: TestResult) {
+        match self.places.get(&result.id) {
+            Some(place) => {
+                let known = &mut self.tests[*place];
+                if badness(result.status) > badness(known.status) {
+                    *known = result;
+                }
+            }
+            None if self.tests.len() == MAX_TESTS => self.too_many(),
+            None => {
+                self.places.insert(result.id.clone(), self.tests.len());
+                self.tests.push(result);
+            }
+        }
+    }
+
+    /// Whether there is room for another test: asked before anything is made of it, also of tests
+    /// that share an id.
+    pub(super) fn admits(&mut self) -> bool {
+        self.announced += 1;
+        self.announced <= MAX_TESTS
+    }
+
+    /// Says that there are more than [`MAX_TESTS`].
+    pub(super) fn too_many(&mut self) {
+        self.gap("report.truncated", &format!("more than {MAX_TESTS} tests"));
+    }
+
+    /// Adds a test that began and has no result.
+    pub(super) fn unfinished(&mut self, id: String, why: &str) {
+        self.unfinished += 1;
+        let message = Some(why.to_owned());
+        self.add(TestResult { id, status: TestStatus::Missing, duration_s: None, message });
+    }
+
+    /// Says that a test passed when it was tried again. It counts as passed.
+    pub(super) fn flaky(&mut self, id: &str) {
+        let (_, count) = self.flaky.get_or_insert_with(|| (id.to_owned(), 0));
+        *count += 1;
+    }
+
+    /// What a crash can leave. Nothing passes.
+    pub(super) fn gap(&mut self, code: &str, evidence: &str) {
+        self.incredible = true;
+        self.flag(code, Severity::Warning, evidence);
+    }
+
+    /// What no crash can leave. Nothing passes.
+    pub(super) fn contradiction(&mut self, code: &str, evidence: &str) {
+        self.incredible = true;
+        self.flag(code, Severity::Tampering, evidence);
+    }
+
+    fn flag(&mut self, code: &str, severity: Severity, evidence: &str) {
+        // The gravest are kept, however many others came before.
+        if self.flags.len() == MAX_FLAGS {
+            let mild = self.flags.iter().position(|flag| flag.severity < severity);
+            let Some(mild) = mild else { return };
+            self.flags.remove(mild);
+        }
+        let evidence = bounded(evidence, MAX_EVIDENCE);
+        self.flags.push(Flag { code: code.into(), severity, evidence });
+    }
+
+    /// Compares the results with the end of the process.
+    pub(super) fn finish(mut self, termination: Termination) -> Report {
+        let failing = |test: &&TestResult| {
+            matches!(test.status, TestStatus::Failed | TestStatus::Error | TestStatus::Timeout)
+        };
+        let failed = self.tests.iter().find(failing).map(|test| test.id.clone());
+        match (termination, failed) {
+            (Termination::Exited(0), Some(id)) => {
+                self.contradiction("report.exit", &format!("exit status 0, but {id} failed"));
+            }
+            (Termination::Exited(code), None) if code != 0 => {
+                self.gap("report.exit", &format!("exit status {code}, but no test failed"));
+            }
+            (Termination::Exited(_), _) => {}
+            (Termination::Signaled(_), _) => self.gap("report.exit", &describe(termination)),
+            // The limit is in the record.
+            (Termination::Limit(_), _) => self.incredible = true,
+        }
+        let out_of_time = matches!(
+            termination,
+            Termination::Limit(LimitKind::Wall | LimitKind::WallStarved | LimitKind::Cpu)
+        );
+        for test in &mut self.tests {
+            if out_of_time && self.unfinished > 0 && test.status == TestStatus::Missing {
+                test.status = TestStatus::Timeout;
+            } else if self.incredible {
+                discredited(test);
+            }
+        }
+        if let Some((id, count)) = self.flaky.take() {
+            let evidence = format!("{count} tests passed when tried again, {id} among them");
+            self.flag("report.flaky", Severity::Info, &evidence);
+        }
+        let progress = match (self.incredible, self.tests.is_empty()) {
+            (false, _) => Progress::Ended,
+            (true, false) => Progress::Started,
+            (true, true) => Progress::Alive,
+        };
+        Report { tests: self.tests, progress, flags: self.flags, defect: None }
+    }
+}
+
+/// Makes a result of what a report says: ids and messages bounded, without terminal codes.
+pub(super) fn result(
+    id: String,
+    status: TestStatus,
+    duration_s: Option<f64>,
+    message: &str,
+) -> TestResult {
+    let message = message.trim();
+    TestResult {
+        id,
+        status,
+        duration_s: duration_s.filter(|s| s.is_finite() && *s >= 0.0),
+        message: (!message.is_empty()).then(|| bounded(&without_escapes(message), MAX_MESSAGE)),
+    }
+}
+
+/// Returns the id of the test that these parts name; empty ones are left out.
+pub(super) fn id<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut id = String::new();
+    for part in parts {
+        let part = without_escapes(part);
+        let part = part.trim();
+        if !id.is_empty() && !part.is_empty() {
+            id.push_str(BETWEEN);
+        }
+        id.push_str(part);
+    }
+    bounded_id(&id)
+}
+
+/// Returns `text` without the escape sequences of terminals: colours, links, titles.
+pub(super) fn without_escapes(text: &str) -> Cow<'_, str> {
+    if !text.contains('\u{1b}') {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c != '\u{1b}' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('[') => _ = chars.find(|c| ('@'..='~').contains(c)),
+            Some(']') => _ = chars.find(|c| matches!(c, '\u{7}' | '\\')),
+            _ => {}
+        }
+    }
+    out.into()
+}
