@@ -112,6 +112,43 @@ fn a_report_that_is_cut_has_no_pass() {
 }
 
 #[test]
+fn long_names_of_many_tests_make_no_large_record() {
+    let (many, name) = (20_000, "\\u0001".repeat(4000));
+    let test = |n: usize| {
+        format!(r#"{{"ancestorTitles":[],"title":"{n}","status":"passed","duration":1}}"#)
+    };
+    let tests: Vec<String> = (0..many).map(test).collect();
+    let jest = format!(
+        r#"{{"numTotalTests":{many},"numPassedTests":{many},"numFailedTests":0,"testResults":[{{"name":"{name}","status":"passed","assertionResults":[{}]}}]}}"#,
+        tests.join(",")
+    );
+    // A name that takes the whole report, hashed for every test, would take minutes.
+    let header = format!("     Running {} (target/debug/deps/a-0)\n", "x".repeat(8 << 20));
+    let lines: String = (0..many).map(|n| format!("test {n} ... ok\n")).collect();
+    let cargo = format!(
+        "{header}running {many} tests\n{lines}test result: ok. {many} passed; 0 failed; 0 ignored\n"
+    );
+    for (kind, document) in [(ReportKind::Jest, jest), (ReportKind::Cargo, cargo)] {
+        let report = read(kind, Termination::Exited(0), printed(&document));
+        assert!(report.tests.iter().all(|test| !test.id.contains(char::is_control)));
+        let written: usize = report.tests.iter().map(|test| test.id.len()).sum();
+        assert!((1 << 20..=16 << 20).contains(&written), "{kind}: {written} bytes");
+        assert!(report.tests.iter().all(|test| !test.status.passes()), "{kind}");
+        assert!(report.flags.iter().any(|flag| flag.code == "report.truncated"), "{kind}");
+    }
+}
+
+#[test]
+fn a_status_that_stands_for_a_signal_is_a_gap() {
+    let failed = "<testsuite name='S'><testcase name='a'/><testcase name='b'><failure/></testcase></testsuite>";
+    for (status, expected) in
+        [(1, &["+ S > a", "- S > b"][..]), (139, &["? S > a", "- S > b", "report.exit"])]
+    {
+        assert_eq!(tell(ReportKind::Junit, status, files(&[failed], status)), expected);
+    }
+}
+
+#[test]
 fn more_tests_than_are_read() {
     let many = 200_001;
     let xml: String = (0..many).map(|n| format!("<testcase name='{n}'/>")).collect();
