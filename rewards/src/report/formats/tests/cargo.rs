@@ -152,7 +152,10 @@ fn texts() {
         ("two lists of one binary", good.repeat(2), with(lost(), "TAMPERED report.two_reports")),
         (
             "a program's words between results",
-            good.replace("test m", "Running job (1)\nDoc-tests x\nerror: could not compile\ntest m"),
+            good.replace(
+                "test m",
+                "Running job (1)\nDoc-tests x\nerror: could not compile\ntest m",
+            ),
             vec![id("+", "a"), id("+", "m::b")],
         ),
         (

@@ -104,7 +104,12 @@ fn dialects() {
             "ok 1 - a\nnot ok b\n1..2\n",
             &["+ a", "- b"],
         ),
-        ("a number that is lost", 0, "ok 1 - a\nok 3 - c\n1..2\n", &["? a", "? c", "report.sequence"]),
+        (
+            "a number that is lost",
+            0,
+            "ok 1 - a\nok 3 - c\n1..2\n",
+            &["? a", "? c", "report.sequence"],
+        ),
         // A program that opens YAML blocks hides nothing.
         (
             "a block without a point",
