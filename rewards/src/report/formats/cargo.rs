@@ -61,6 +61,9 @@ struct Block {
     said_by: Option<usize>,
     /// Whether results are over, and what tests printed is told.
     replays: bool,
+    /// Passed, failed and skipped tests, known once results are over: summaries that tests printed
+    /// may be many.
+    results: Option<[u64; 3]>,
     /// The last summary there that doesn't fit the results.
     summary: String,
 }
@@ -84,8 +87,7 @@ impl Summary {
     }
 
     fn fits(&self, block: &Block) -> bool {
-        let seen = [TestStatus::Passed, TestStatus::Failed, TestStatus::Skipped]
-            .map(|status| block.seen(status));
+        let seen = block.results.unwrap_or_else(|| block.results());
         let told = [self.passed, self.failed, self.ignored];
         let all = told.iter().fold(0, |sum: u64, more| sum.saturating_add(*more));
         let within = seen.iter().zip(told).all(|(seen, told)| *seen <= told);
@@ -201,7 +203,8 @@ impl Cargo<'_> {
             let evidence = format!("{}: `{summary}`, and the results differ", self.binary);
             self.suite.gap("report.counts", &evidence);
         }
-        if block.seen(TestStatus::Failed) < told.failed {
+        let [_, failed, _] = block.results();
+        if failed < told.failed {
             for (_, status, _) in &mut block.tests {
                 *status = status.or(Some(TestStatus::Failed));
             }
@@ -249,9 +252,12 @@ impl Block {
     /// Reads a line of what tests printed: `---- b stdout ----` and on. Returns whether it is one.
     fn replay(&mut self, line: &str, text: &str) -> bool {
         let name = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
-        if let Some(place) = name.and_then(|name| self.places.get(plain(name))) {
+        if let Some(place) = name.and_then(|name| self.places.get(plain(name)).copied()) {
             self.replays = true;
-            self.said_by = Some(*place);
+            if self.results.is_none() {
+                self.results = Some(self.results());
+            }
+            self.said_by = Some(place);
         } else if text == "failures:" {
             self.said_by = None;
         } else if let Some(place) = self.said_by
@@ -264,8 +270,10 @@ impl Block {
         self.replays
     }
 
-    fn seen(&self, status: TestStatus) -> u64 {
-        self.tests.iter().filter(|(_, known, _)| *known == Some(status)).count() as u64
+    fn results(&self) -> [u64; 3] {
+        [TestStatus::Passed, TestStatus::Failed, TestStatus::Skipped].map(|status| {
+            self.tests.iter().filter(|(_, known, _)| *known == Some(status)).count() as u64
+        })
     }
 
     fn add(&mut self, name: &str, status: Option<TestStatus>, reason: &str, suite: &mut Suite) {
