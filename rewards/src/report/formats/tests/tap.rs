@@ -144,7 +144,7 @@ fn dialects() {
             "two reports",
             0,
             "1..1\nok 1 - a\nTAP version 13\n1..1\nok 1 - b\n",
-            &["TAMPERED report.two_reports"],
+            &["report.two_reports"],
         ),
         (
             "a result that a program printed",
