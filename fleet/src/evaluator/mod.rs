@@ -264,12 +264,7 @@ impl Job {
                 match run::checks(&self.ground, &self.applied, self.stop, &mut timings).await {
                     Ok(ran) => {
                         let started = Instant::now();
-                        let record = self.header.clone().grade(
-                            self.applied.facts,
-                            self.applied.flags.clone(),
-                            &ran.evidence(&self.ground),
-                            self.ground.task.lock.as_ref(),
-                        );
+                        let record = self.grade(ran).await;
                         timings.parse_ms += ms(started.elapsed());
                         record
                     }
@@ -292,6 +287,20 @@ impl Job {
             }
             return Verdict { record, timings, retries: attempts - 1 };
         }
+    }
+
+    /// Makes the record. Reports are as long as submissions make them: no worker waits for one.
+    async fn grade(&self, ran: run::Ran) -> GradeRecord {
+        let (ground, header) = (Arc::clone(&self.ground), self.header.clone());
+        let (facts, flags) = (self.applied.facts, self.applied.flags.clone());
+        let graded = tokio::task::spawn_blocking(move || {
+            header.grade(facts, flags, &ran.evidence(&ground), ground.task.lock.as_ref())
+        });
+        graded.await.unwrap_or_else(|panic| {
+            let mut record = self.header.clone().failed(Outcome::InfraError, defect(&panic));
+            record.patch = self.applied.facts;
+            record
+        })
     }
 }
 

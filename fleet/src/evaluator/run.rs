@@ -17,7 +17,7 @@ use assay_sandbox::{
 };
 use tokio::time::Instant;
 
-use super::{Ground, backend_failure, ground::inside, ms};
+use super::{Ground, backend_failure, defect, ground::inside, ms};
 use crate::{Stop, Timings};
 
 const PYTHON: &str = "/usr/bin/python3";
@@ -76,14 +76,14 @@ struct Process {
 ///
 /// A [`Failure`] of the task or of ours: whatever the submission does leaves an execution.
 pub(crate) async fn checks(
-    ground: &Ground,
+    ground: &Arc<Ground>,
     applied: &Applied,
     stop: Stop,
     timings: &mut Timings,
 ) -> Result<Ran, Failure> {
     let mut ran = Vec::with_capacity(ground.task.checks.len());
     let mut decided = false;
-    for check in &ground.task.checks {
+    for (number, check) in ground.task.checks.iter().enumerate() {
         if decided {
             ran.push(Left::NotRun);
             continue;
@@ -104,8 +104,20 @@ pub(crate) async fn checks(
             | ReportKind::Jest
             | ReportKind::Mocha => foreign(ground, applied, check, timings).await?,
         };
-        decided = stop == Stop::Decisive
-            && left.evidence(ground, check).is_decisive(ground.task.lock.as_ref());
+        let left = match stop {
+            Stop::Decisive => {
+                let ground = Arc::clone(ground);
+                let judged = tokio::task::spawn_blocking(move || {
+                    let check = left.evidence(&ground, &ground.task.checks[number]);
+                    let decided = check.is_decisive(ground.task.lock.as_ref());
+                    (left, decided)
+                });
+                let left;
+                (left, decided) = judged.await.map_err(|panic| defect(&panic))?;
+                left
+            }
+            _ => left,
+        };
         ran.push(left);
     }
     Ok(Ran(ran))

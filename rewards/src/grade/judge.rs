@@ -88,7 +88,11 @@ pub(super) fn judge(run: &CheckRun<'_>, lock: Option<&Lock>) -> Judged {
             return Judged { record, flags: Vec::new(), trouble: Some(trouble) };
         }
     };
-    let mut flags = std::mem::take(&mut report.flags);
+    // A machine without time leaves whatever it leaves: its contradictions are nobody's.
+    let mut flags = match starved(run) {
+        Some(_) => Vec::new(),
+        None => std::mem::take(&mut report.flags),
+    };
     let expected = Expected::of(check, lock);
     expected.fill(&mut record, std::mem::take(&mut report.tests));
     record.exact = exact(&record, lock);
@@ -105,6 +109,12 @@ fn start(run: &CheckRun<'_>) -> Start {
     cold.or_else(|| starts().next()).cloned().unwrap_or_default()
 }
 
+/// Returns the execution that the machine had no time for.
+fn starved<'r>(run: &'r CheckRun<'_>) -> Option<&'r Execution> {
+    let starved = Termination::Limit(LimitKind::WallStarved);
+    run.executions().into_iter().find(|execution| execution.termination == starved)
+}
+
 /// Finds out whose fault it was that a check did not go well. A test that failed is no trouble.
 fn trouble(
     run: &CheckRun<'_>,
@@ -112,8 +122,7 @@ fn trouble(
     record: &CheckRecord,
     expected: &Expected,
 ) -> Option<Trouble> {
-    let starved = Termination::Limit(LimitKind::WallStarved);
-    if let Some(execution) = run.executions().iter().find(|e| e.termination == starved) {
+    if let Some(execution) = starved(run) {
         let detail = describe(execution.termination);
         return Some(Trouble::new(Rank::Infra, "machine_starved", Phase::Run, detail));
     }

@@ -67,7 +67,8 @@ pub enum CheckEvidence<'a> {
 impl GradeHeader {
     /// Makes the record of an evaluation whose checks ran.
     ///
-    /// The outcome is `TAMPERED` when any report contradicts itself or any flag says so; else
+    /// The outcome is `TAMPERED` when the report of any check that the machine had time for
+    /// contradicts itself, or any flag says so; else
     /// `INFRA_ERROR` or `INVALID_TASK` when a check failed by our or the task's fault; else
     /// `SCORED`, with the submission's own failure, if there was one.
     #[must_use]

@@ -121,6 +121,13 @@ fn whose_fault() {
             InfraError,
             "machine_starved",
         ),
+        (
+            "starved, and a line of its own",
+            limit(LimitKind::WallStarved),
+            passed.clone() + "PASSED\n",
+            InfraError,
+            "machine_starved",
+        ),
         ("never started", exited(127), String::new(), InfraError, "runner_silent"),
         (
             "killed before a word",

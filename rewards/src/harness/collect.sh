@@ -5,8 +5,8 @@
 # The first line of stdin is a nonce. Descriptor 3 gets `start NONCE stdout` and what the command
 # prints (`both`: on stderr, too), or `start NONCE files`, and when the command has ended, for each
 # file that PATTERN names in the work tree, `file NONCE BYTES`, that many bytes and a newline; then
-# `end NONCE STATUS`. What lay at PATTERN before is removed. A file that is no regular file in the
-# work tree is not read: `refused NONCE REASON` stands in its place.
+# `end NONCE STATUS`. What lay at PATTERN before is removed; where that fails, nothing is run. A file
+# that is no regular file in the work tree is not read: `refused NONCE REASON` stands in its place.
 set -u
 IFS= read -r nonce
 how=$1 pattern=$2
@@ -23,19 +23,21 @@ both)
     ;;
 esac
 
-# Names are expanded, and never split.
-IFS=
-root=$(pwd -P)
-for old in ./$pattern; do
-    rm -rf -- "$old" || exit 125
-done
 printf 'start %s files\n' "$nonce" >&3
-"$@" </dev/null 3>&-
-status=$?
-
 refuse() {
     printf 'refused %s %s\n' "$nonce" "$1" >&3
 }
+# Names are expanded, and never split.
+IFS=
+root=$(pwd -P)
+if ! rm -rf -- ./$pattern; then
+    refuse 'an old one that stays'
+    printf 'end %s 1\n' "$nonce" >&3
+    exit 1
+fi
+"$@" </dev/null 3>&-
+status=$?
+
 folder=./$pattern
 folder=$(cd -P -- "${folder%/*}" 2>/dev/null && pwd -P)
 for file in ./$pattern; do

@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use assay_repos::{Flag, Severity};
+use assay_repos::{Flag, ReportKind, Severity};
 use assay_sandbox::{LimitKind, Termination};
 
 use super::{
@@ -17,6 +17,9 @@ use super::{
 
 /// Most tests of a report.
 pub(super) const MAX_TESTS: usize = 200_000;
+/// Most bytes of the ids and messages of all tests, as records write them. One file name of a
+/// short report can stand in every id.
+const MAX_TEXT: usize = 16 << 20;
 /// What stands between the parts of an id: file, class or binary, groups, name.
 const BETWEEN: &str = " > ";
 
@@ -31,6 +34,8 @@ pub(super) struct Suite {
     /// The first test that passed when it was tried again, and how many did.
     flaky: Option<(String, u32)>,
     unfinished: usize,
+    /// Bytes of ids and messages so far, those of replaced results among them.
+    text: usize,
     /// Tests that were announced by [`admits`](Self::admits).
     announced: usize,
 }
@@ -38,6 +43,11 @@ pub(super) struct Suite {
 impl Suite {
     /// Adds a result. Of several for one id, the worst counts.
     pub(super) fn add(&mut self, result: TestResult) {
+        let message = result.message.as_deref().unwrap_or_default();
+        self.text += written(&result.id) + written(message);
+        if self.text > MAX_TEXT {
+            return self.too_many();
+        }
         match self.places.get(&result.id) {
             Some(place) => {
                 let known = &mut self.tests[*place];
@@ -60,9 +70,11 @@ impl Suite {
         self.announced <= MAX_TESTS
     }
 
-    /// Says that there are more than [`MAX_TESTS`].
+    /// Says that there are more than [`MAX_TESTS`], or more than [`MAX_TEXT`] bytes of them.
     pub(super) fn too_many(&mut self) {
-        self.gap("report.truncated", &format!("more than {MAX_TESTS} tests"));
+        let text = MAX_TEXT >> 20;
+        let evidence = format!("more than {MAX_TESTS} tests, or {text} MiB of ids and messages");
+        self.gap("report.truncated", &evidence);
     }
 
     /// Adds a test that began and has no result.
@@ -102,7 +114,7 @@ impl Suite {
     }
 
     /// Compares the results with the end of the process.
-    pub(super) fn finish(mut self, termination: Termination) -> Report {
+    pub(super) fn finish(mut self, kind: ReportKind, termination: Termination) -> Report {
         let failing = |test: &&TestResult| {
             matches!(test.status, TestStatus::Failed | TestStatus::Error | TestStatus::Timeout)
         };
@@ -113,6 +125,10 @@ impl Suite {
             }
             (Termination::Exited(code), None) if code != 0 => {
                 self.gap("report.exit", &format!("exit status {code}, but no test failed"));
+            }
+            // A shell between says so of a signal. mocha's status is the number of failures.
+            (Termination::Exited(code), _) if code > 128 && kind != ReportKind::Mocha => {
+                self.gap("report.exit", &format!("exit status {code}: ended by a signal"));
             }
             (Termination::Exited(_), _) => {}
             (Termination::Signaled(_), _) => self.gap("report.exit", &describe(termination)),
@@ -143,6 +159,12 @@ impl Suite {
     }
 }
 
+/// Returns how many bytes JSON has for a text without control characters but newline and tab.
+fn written(text: &str) -> usize {
+    let escaped = |byte: &u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\t');
+    text.len() + text.bytes().filter(|byte| escaped(byte)).count()
+}
+
 /// Makes a result of what a report says: ids and messages bounded, without terminal codes.
 pub(super) fn result(
     id: String,
@@ -168,7 +190,7 @@ pub(super) fn id<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         if !id.is_empty() && !part.is_empty() {
             id.push_str(BETWEEN);
         }
-        id.push_str(part);
+        id.extend(part.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
     }
     bounded_id(&id)
 }

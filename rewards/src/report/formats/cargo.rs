@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::report::{
-    MAX_MESSAGE, TestStatus, badness,
+    MAX_MESSAGE, TestStatus, badness, bounded_id,
     suite::{MAX_TESTS, Suite, id, result, without_escapes},
 };
 
@@ -24,6 +24,10 @@ pub(super) fn read(document: &[u8], suite: &mut Suite) {
     };
     for line in document.lines() {
         cargo.line(&without_escapes(line));
+    }
+    if let Some(block) = cargo.block.take_if(|block| !block.summary.is_empty()) {
+        let summary = block.summary.clone();
+        cargo.close(block, &summary);
     }
     if let Some(block) = cargo.block.take() {
         cargo.suite.gap("report.no_end", &format!("{} has no result", cargo.binary));
@@ -55,20 +59,58 @@ struct Block {
     pending: Option<usize>,
     /// The test whose output is read.
     said_by: Option<usize>,
+    /// Whether results are over, and what tests printed is told.
+    replays: bool,
+    /// Passed, failed and skipped tests, known once results are over: summaries that tests printed
+    /// may be many.
+    results: Option<[u64; 3]>,
+    /// The last summary there that doesn't fit the results.
+    summary: String,
+}
+
+/// What `ok. 3 passed; 0 failed; 1 ignored; 0 measured; ...` says.
+struct Summary {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Summary {
+    fn of(text: &str) -> Option<Self> {
+        let told = |word: &str| {
+            let part = text.split([';', '.']).find_map(|part| part.trim().strip_suffix(word));
+            part.and_then(|number| number.trim().parse::<u64>().ok())
+        };
+        let measured = told("measured").unwrap_or_default();
+        let passed = told("passed")?.saturating_add(measured);
+        Some(Self { passed, failed: told("failed")?, ignored: told("ignored")? })
+    }
+
+    fn fits(&self, block: &Block) -> bool {
+        let seen = block.results.unwrap_or_else(|| block.results());
+        let told = [self.passed, self.failed, self.ignored];
+        let all = told.iter().fold(0, |sum: u64, more| sum.saturating_add(*more));
+        let within = seen.iter().zip(told).all(|(seen, told)| *seen <= told);
+        within && all == block.announced && all == block.tests.len() as u64
+    }
 }
 
 impl Cargo<'_> {
     fn line(&mut self, line: &str) {
         let text = line.trim();
-        if let Some(header) = header(text) {
+        if self.block.as_ref().is_some_and(|block| block.replays) {
+            self.replayed(line, text);
+        } else if let Some(header) = header(line) {
             self.lose_block();
-            self.binary = binary(header);
-            self.header = header.to_owned();
+            // Both stand in much that is made of every test.
+            self.binary = id([binary(header).as_str()]);
+            self.header = bounded_id(header);
             self.explained = false;
         } else if let Some(announced) = announced(text) {
             if self.block.is_some() {
                 let evidence = format!("a second list of tests within one of {}", self.binary);
-                return self.suite.contradiction("report.two_reports", &evidence);
+                // A test that runs its own binary leaves that.
+                return self.suite.gap("report.two_reports", &evidence);
             }
             let lists = self.seen.entry(self.header.clone()).or_default();
             *lists += 1;
@@ -81,7 +123,7 @@ impl Cargo<'_> {
             && (at == 0 || self.block.is_some())
         {
             self.failed(line, at);
-        } else if text.starts_with("error: could not compile") {
+        } else if text.starts_with("error: could not compile") && self.block.is_none() {
             self.say(text);
             let id = id(["build"]);
             self.suite.add(result(id, TestStatus::Error, None, &self.errors));
@@ -93,11 +135,32 @@ impl Cargo<'_> {
                     self.block = Some(block);
                 }
             }
-        } else if result_line(line).is_some() {
+        } else if line.starts_with("test ")
+            && result_line(line).is_some_and(|(_, status, _)| status.is_some())
+        {
+            // The rest of a list within a list leaves that.
             let evidence = format!("a result outside of a list of tests: {text}");
-            self.suite.contradiction("report.after_end", &evidence);
+            self.suite.gap("report.after_end", &evidence);
         } else if text.starts_with("error") || !self.errors.is_empty() {
             self.say(text);
+        }
+    }
+
+    /// Reads a line of what failed tests printed. It may be what another cargo says: the list ends
+    /// by a summary that fits it.
+    fn replayed(&mut self, line: &str, text: &str) {
+        let Some(mut block) = self.block.take() else { return };
+        match text.strip_prefix("test result: ") {
+            Some(summary) if Summary::of(summary).is_some_and(|told| told.fits(&block)) => {
+                self.close(block, summary);
+            }
+            summary => {
+                if let Some(summary) = summary {
+                    block.summary = super::cut(summary, MAX_MESSAGE).to_owned();
+                }
+                block.replay(line, text);
+                self.block = Some(block);
+            }
         }
     }
 
@@ -132,35 +195,21 @@ impl Cargo<'_> {
 
     /// Compares the summary with the results: `ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn close(&mut self, mut block: Block, summary: &str) {
-        let told = |word: &str| {
-            let part = summary.split([';', '.']).find_map(|part| part.trim().strip_suffix(word));
-            part.and_then(|number| number.trim().parse::<u64>().ok())
-        };
-        let (Some(passed), Some(failed), Some(ignored)) =
-            (told("passed"), told("failed"), told("ignored"))
-        else {
+        let Some(told) = Summary::of(summary) else {
             self.suite.gap("report.malformed", summary);
             return self.report(block, false);
         };
-        let measured = told("measured").unwrap_or_default();
-        let seen = |status| {
-            block.tests.iter().filter(|(_, known, _)| *known == Some(status)).count() as u64
-        };
-        let lost = block.tests.iter().filter(|(_, known, _)| known.is_none()).count() as u64;
-        let [p, f, i] = [TestStatus::Passed, TestStatus::Failed, TestStatus::Skipped].map(seen);
-        let sum = |a: u64, b: u64, c: u64| a.saturating_add(b).saturating_add(c);
-        let all = sum(passed.saturating_add(measured), failed, ignored);
-        let fits = p <= passed.saturating_add(measured) && f <= failed && i <= ignored;
-        if !fits || sum(p, f, i) + lost != all || all != block.announced {
+        if !told.fits(&block) {
             let evidence = format!("{}: `{summary}`, and the results differ", self.binary);
             self.suite.gap("report.counts", &evidence);
         }
-        if f < failed {
+        let [_, failed, _] = block.results();
+        if failed < told.failed {
             for (_, status, _) in &mut block.tests {
                 *status = status.or(Some(TestStatus::Failed));
             }
         }
-        self.explained = failed > 0;
+        self.explained = told.failed > 0;
         self.report(block, true);
     }
 
@@ -187,6 +236,9 @@ impl Block {
             return self.add(name, status, reason, suite);
         }
         let text = line.trim();
+        if self.replay(line, text) {
+            return;
+        }
         match (status_word(text), self.pending) {
             (Some((status, _)), Some(place)) => {
                 self.tests[place].1 = Some(status);
@@ -195,10 +247,17 @@ impl Block {
             (Some(_), None) => suite.gap("report.foreign_line", &format!("a lone `{text}`")),
             (None, _) => {}
         }
-        if let Some(name) =
-            text.strip_prefix("---- ").and_then(|text| text.strip_suffix(" stdout ----"))
-        {
-            self.said_by = self.places.get(plain(name)).copied();
+    }
+
+    /// Reads a line of what tests printed: `---- b stdout ----` and on. Returns whether it is one.
+    fn replay(&mut self, line: &str, text: &str) -> bool {
+        let name = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        if let Some(place) = name.and_then(|name| self.places.get(plain(name)).copied()) {
+            self.replays = true;
+            if self.results.is_none() {
+                self.results = Some(self.results());
+            }
+            self.said_by = Some(place);
         } else if text == "failures:" {
             self.said_by = None;
         } else if let Some(place) = self.said_by
@@ -208,6 +267,13 @@ impl Block {
             said.push_str(super::cut(line, MAX_MESSAGE));
             said.push('\n');
         }
+        self.replays
+    }
+
+    fn results(&self) -> [u64; 3] {
+        [TestStatus::Passed, TestStatus::Failed, TestStatus::Skipped].map(|status| {
+            self.tests.iter().filter(|(_, known, _)| *known == Some(status)).count() as u64
+        })
     }
 
     fn add(&mut self, name: &str, status: Option<TestStatus>, reason: &str, suite: &mut Suite) {
@@ -215,7 +281,7 @@ impl Block {
         let place = match self.places.get(name) {
             Some(place) => {
                 // libtest says each once. The worse counts.
-                suite.contradiction("report.duplicate_test", &format!("{name} has two results"));
+                suite.gap("report.duplicate_test", &format!("{name} has two results"));
                 let known = &mut self.tests[*place].1;
                 if known.zip(status).is_some_and(|(old, new)| badness(new) > badness(old)) {
                     *known = status;
@@ -279,12 +345,14 @@ fn plain(name: &str) -> &str {
     name.strip_suffix(" - should panic").unwrap_or(name).trim()
 }
 
-/// Returns what `Running` or `Doc-tests` introduce.
-fn header(text: &str) -> Option<&str> {
-    if text.starts_with("Doc-tests ") {
-        return Some(text);
+/// Returns what `     Running` or `   Doc-tests` introduce, written as cargo does: programs say such
+/// words, too.
+fn header(line: &str) -> Option<&str> {
+    if line.starts_with("   Doc-tests ") {
+        return Some(line.trim());
     }
-    text.strip_prefix("Running ").filter(|rest| rest.ends_with(')') && rest.contains(" ("))
+    let (_, path) = line.strip_suffix(')')?.split_once(" (")?;
+    line.strip_prefix("     Running ").filter(|_| path.contains("/deps/"))
 }
 
 /// Returns how ids name a binary: `a src/lib.rs` for `unittests src/lib.rs (target/debug/deps/a-0123)`.

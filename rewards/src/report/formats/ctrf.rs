@@ -1,6 +1,11 @@
 //! CTRF, the Common Test Report Format. A test's id is its suite and its name.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
 
 use crate::report::{
     TestStatus,
@@ -48,12 +53,41 @@ struct Test {
     flaky: Option<bool>,
 }
 
+/// Most suites around a test.
+const MAX_SUITES: usize = 64;
+
 /// One suite before version 0.0.7 or so, those around the test since.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Path {
-    One(String),
-    Many(Vec<String>),
+struct Path(Vec<String>);
+
+impl<'de> Deserialize<'de> for Path {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Suites)
+    }
+}
+
+struct Suites;
+
+impl<'de> Visitor<'de> for Suites {
+    type Value = Path;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "a suite, or a list of at most {MAX_SUITES}")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Path, E> {
+        Ok(Path(vec![name.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Path, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = list.next_element()? {
+            if names.len() == MAX_SUITES {
+                return Err(A::Error::invalid_length(MAX_SUITES + 1, &self));
+            }
+            names.push(name);
+        }
+        Ok(Path(names))
+    }
 }
 
 /// Reads one document.
@@ -74,12 +108,8 @@ pub(super) fn read(document: &[u8], suite: &mut Suite) {
     }
     super::same(suite, "tests", summary.tests, tests.len());
     for test in tests {
-        let path = match &test.suite {
-            None => Vec::new(),
-            Some(Path::One(name)) => vec![name.as_str()],
-            Some(Path::Many(names)) => names.iter().map(String::as_str).collect(),
-        };
-        let id = id(path.into_iter().chain([test.name.as_str()]));
+        let around = test.suite.iter().flat_map(|Path(names)| names);
+        let id = id(around.chain([&test.name]).map(String::as_str));
         let status = match word_of(&test.status) {
             "passed" => TestStatus::Passed,
             "failed" => TestStatus::Failed,

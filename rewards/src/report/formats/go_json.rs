@@ -152,8 +152,10 @@ impl Package {
         if self.end.is_none() {
             suite.gap("report.no_end", &format!("{} has no result", self.name));
         }
+        // It stands in the id of every test.
+        let name = id([self.name.as_str()]);
         for test in self.tests {
-            let id = id([self.name.as_str(), test.name.as_str()]);
+            let id = id([name.as_str(), test.name.as_str()]);
             if test.ends > test.starts {
                 let evidence = format!("{id}: {} results of {} runs", test.ends, test.starts);
                 suite.contradiction("report.sequence", &evidence);

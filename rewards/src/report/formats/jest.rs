@@ -62,15 +62,17 @@ pub(super) fn read(document: &[u8], suite: &mut Suite) {
     super::same(suite, "passed", document.num_passed_tests, count(Some("passed")));
     super::same(suite, "failed", document.num_failed_tests, count(Some("failed")));
     for file in document.test_results {
+        // It stands in the id of every test.
+        let name = id([file.name.as_str()]);
         let failed = file.assertion_results.iter().any(|test| test.status == "failed");
         if file.status == "failed" && !failed {
             // It could not be loaded, or broke beside its tests.
             let said = file.message.as_deref().unwrap_or_default();
-            suite.add(result(id([file.name.as_str()]), TestStatus::Error, None, said));
+            suite.add(result(name.clone(), TestStatus::Error, None, said));
         }
         for test in file.assertion_results {
             let titles = test.ancestor_titles.iter().map(String::as_str);
-            let around = [file.name.as_str()].into_iter().chain(titles);
+            let around = [name.as_str()].into_iter().chain(titles);
             let id = id(around.chain([test.title.as_str()]));
             let status = match test.status.as_str() {
                 "passed" => TestStatus::Passed,

@@ -96,7 +96,7 @@ struct Group {
     bad_cases: u64,
     /// Failures and errors; a test may have several.
     bad_elements: u64,
-    /// Tests with an error: pytest counts one that passes and breaks later as two, and one that
+    /// Tests with an error, and pytest's skips and expected failures: it counts one that passes and breaks later as two, and one that
     /// fails and breaks later, which is two elements, as one.
     broken: u64,
 }
@@ -190,7 +190,7 @@ impl Junit<'_> {
                     group.cases += 1;
                     group.bad_cases += u64::from(case.failures + case.errors > 0);
                     group.bad_elements += case.failures + case.errors;
-                    group.broken += u64::from(case.errors > 0);
+                    group.broken += u64::from(case.breaks_late());
                 }
                 case.report(self.suite);
             }
@@ -326,15 +326,20 @@ impl Case {
         self.message.push_str(cut(text, room));
     }
 
+    /// Whether it may have a result of its own and one of its teardown.
+    fn breaks_late(&self) -> bool {
+        self.errors > 0 || self.skipped_as.starts_with("pytest.")
+    }
+
     fn report(self, suite: &mut Suite) {
-        let expected = matches!(self.skipped_as.as_str(), "pytest.xfail" | "todo");
+        let expected = self.skipped_as == "pytest.xfail" && self.errors == 0;
+        let todo = self.skipped_as == "todo";
         let failed = self.failures > 0 || self.rerun_failed || self.status == "fail";
         // ctest calls a test skipped whose program is not there, and fails.
         let not_run = self.status == "notrun" && self.skipped;
         let status = match () {
-            () if self.skipped_as == "pytest.xfail" => TestStatus::Xfailed,
-            () if self.skipped_as == "todo" && failed => TestStatus::Xfailed,
-            () if expected => TestStatus::Xpassed,
+            () if expected || todo && failed => TestStatus::Xfailed,
+            () if todo => TestStatus::Xpassed,
             () if self.errors > 0 => TestStatus::Error,
             () if self.timed_out => TestStatus::Timeout,
             () if failed => TestStatus::Failed,

@@ -38,7 +38,7 @@ pub(super) fn parse(
     for document in documents {
         read(document, &mut suite);
     }
-    suite.finish(termination)
+    suite.finish(kind, termination)
 }
 
 /// Reads JSON, with halves of surrogate pairs replaced: JavaScript writes those, too.

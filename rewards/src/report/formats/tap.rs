@@ -16,8 +16,19 @@ const INDENT: usize = 4;
 /// Reads one document.
 pub(super) fn read(document: &[u8], suite: &mut Suite) {
     let document = String::from_utf8_lossy(document);
-    let mut tap =
-        Tap { suite, points: Vec::new(), levels: vec![Level::default()], diagnostics: None };
+    let numbered = document.lines().any(|line| {
+        let text = line.trim_start_matches(' ');
+        (line.len() - text.len()).is_multiple_of(INDENT)
+            && Line::of(text.trim_end()).is_some_and(|point| point.number == Some(1))
+    });
+    let mut tap = Tap {
+        suite,
+        numbered,
+        points: Vec::new(),
+        levels: vec![Level::default()],
+        explains: None,
+        diagnostics: None,
+    };
     for line in document.lines() {
         if !tap.line(line) {
             return;
@@ -28,9 +39,13 @@ pub(super) fn read(document: &[u8], suite: &mut Suite) {
 
 struct Tap<'a> {
     suite: &'a mut Suite,
+    /// Whether the tool numbers its points. A pass without a number is a program's output then.
+    numbered: bool,
     /// In the order of their lines: a test follows its subtests.
     points: Vec<Point>,
     levels: Vec<Level>,
+    /// The indentation that a YAML block of the line before has, where that is a point.
+    explains: Option<usize>,
     /// The indentation of the YAML block that is read.
     diagnostics: Option<usize>,
 }
@@ -60,11 +75,17 @@ impl Tap<'_> {
         let indent = line.len() - text.len();
         let text = text.trim_end();
         if let Some(block) = self.diagnostics {
-            self.diagnose(text, indent, block);
-            return true;
+            if text.is_empty() || indent >= block {
+                self.diagnose(text, indent, block);
+                return true;
+            }
+            // Nothing that stands beside a block is hidden by it.
+            self.diagnostics = None;
+            self.suite.gap("report.no_end", "a YAML block without an end");
         }
-        if text == "---" && indent % INDENT == 2 {
-            self.diagnostics = Some(indent);
+        let explains = self.explains.take();
+        if text == "---" && explains == Some(indent) {
+            self.diagnostics = explains;
             return true;
         }
         let depth = indent / INDENT;
@@ -77,18 +98,24 @@ impl Tap<'_> {
         }
         if let Some(plan) = plan(text) {
             if self.reaches(depth) && self.levels[depth].plan.replace(plan).is_some() {
-                self.suite.contradiction("report.two_reports", "two plans");
+                // A program prints `1..9`, too.
+                self.suite.gap("report.counts", "two plans");
             }
         } else if let Some(point) = Line::of(text) {
+            if self.numbered && point.number.is_none() && point.ok {
+                return true;
+            }
             if self.points.len() == MAX_TESTS {
                 self.suite.too_many();
                 return false;
             }
             if self.reaches(depth) {
                 self.point(depth, &point);
+                self.explains = Some(indent + 2);
             }
         } else if depth == 0 && text.starts_with("TAP version") && !self.points.is_empty() {
-            self.suite.contradiction("report.two_reports", "a second report begins");
+            // A test that runs another leaves that.
+            self.suite.gap("report.two_reports", "a second report begins");
             return false;
         }
         true
@@ -130,8 +157,8 @@ impl Tap<'_> {
         level.failed |= status == TestStatus::Failed;
         let number = level.points.len() as u64;
         if line.number.is_some_and(|told| told != number) {
-            let evidence = format!("number {number} is missing before `{}`", line.description);
-            self.suite.contradiction("report.sequence", &evidence);
+            let evidence = format!("`{}` has not the number {number}", line.description);
+            self.suite.gap("report.sequence", &evidence);
         }
         let description = match unescaped(line.description) {
             empty if empty.is_empty() => format!("test {number}"),

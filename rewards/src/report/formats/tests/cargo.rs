@@ -126,7 +126,7 @@ fn texts() {
         (
             "a result twice",
             good.replace("test m", "test a ... ok\ntest m"),
-            with(lost(), "TAMPERED report.duplicate_test"),
+            with(lost(), "report.duplicate_test"),
         ),
         (
             "a test too few",
@@ -142,17 +142,52 @@ fn texts() {
         (
             "a list within a list",
             good.replace("test m", "running 1 test\ntest m"),
-            with(lost(), "TAMPERED report.two_reports"),
+            with(lost(), "report.two_reports"),
         ),
         (
             "a result after the list",
             format!("{good}test c ... ok\n"),
-            with(lost(), "TAMPERED report.after_end"),
+            with(lost(), "report.after_end"),
         ),
         ("two lists of one binary", good.repeat(2), with(lost(), "TAMPERED report.two_reports")),
+        (
+            "a program's words between results",
+            good.replace(
+                "test m",
+                "Running job (1)\nDoc-tests x\nerror: could not compile\ntest m",
+            ),
+            vec![id("+", "a"), id("+", "m::b")],
+        ),
+        (
+            "a result that is quoted after the list",
+            format!("{good}warning: `test parse ... ok` is no result\n"),
+            vec![id("+", "a"), id("+", "m::b")],
+        ),
         ("nothing", String::new(), vec![]),
     ];
     for (name, document, expected) in cases {
         assert_eq!(cargo(0, &document), expected, "{name}");
     }
+}
+
+#[test]
+fn what_failed_tests_printed_is_no_result() {
+    let other = "     Running tests/it.rs (target/debug/deps/it-0a)\n\nrunning 1 test\ntest a ... ok\nok\n\nfailures:\n\n\
+                 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\nerror: test failed, to rerun pass `-p x`\n";
+    let document = |printed: &str, passed: u32| {
+        format!(
+            "     Running tests/it.rs (target/debug/deps/it-0a)\n\nrunning 2 tests\ntest a ... ok\ntest b ... FAILED\n\n\
+             failures:\n\n---- b stdout ----\n{printed}\n\nfailures:\n    b\n\n\
+             test result: FAILED. {passed} passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n\n\
+             error: test failed, to rerun pass `--test it`\n\
+             \x20    Running tests/on.rs (target/debug/deps/on-0a)\n\nrunning 1 test\ntest c ... ok\n\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n"
+        )
+    };
+    let read_whole = ["+ it tests/it.rs > a", "- it tests/it.rs > b", "+ on tests/on.rs > c"];
+    assert_eq!(cargo(101, &document("assertion failed", 1)), read_whole);
+    assert_eq!(cargo(101, &document(other, 1)), read_whole);
+    // A summary that fits nothing is no end, and no pass.
+    let lost = cargo(101, &document(other, 7));
+    assert_eq!(lost, ["? it tests/it.rs > a", "- it tests/it.rs > b", "report.counts"]);
 }

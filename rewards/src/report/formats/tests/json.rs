@@ -75,6 +75,12 @@ fn contradictions() {
     assert_eq!(of(ReportKind::Ctrf, 0, &flaky), ["+ f > g > a", "report.flaky"]);
     let other = ctrf.replace("\"status\":\"passed\"", "\"status\":\"great\"");
     assert_eq!(of(ReportKind::Ctrf, 1, &other), ["! f > g > a", "report.counts", "report.counts"]);
+    let before = ctrf.replace(r#"["f","g"]"#, "\"f > g\"");
+    assert_eq!(of(ReportKind::Ctrf, 0, &before), ["+ f > g > a"]);
+    let without = ctrf.replace(r#"["f","g"]"#, "null");
+    assert_eq!(of(ReportKind::Ctrf, 0, &without), ["+ a"]);
+    let deep = ctrf.replace(r#"["f","g"]"#, &format!("[{}\"g\"]", "\"\",".repeat(64)));
+    assert_eq!(of(ReportKind::Ctrf, 0, &deep), ["report.malformed"]);
     let stopped = jest.replacen('{', "{\"wasInterrupted\":true,", 1);
     assert_eq!(of(ReportKind::Jest, 0, &stopped), ["? f > g > a", "report.no_end"]);
 }

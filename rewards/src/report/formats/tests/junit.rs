@@ -322,3 +322,23 @@ fn what_is_said_is_bounded() {
     assert_eq!(report.tests[2].duration_s, Some(0.5));
     assert_eq!(report.tests[2].message.as_deref(), Some("m\na < b"));
 }
+
+#[test]
+fn what_breaks_in_a_teardown_of_pytest_is_counted_twice() {
+    let xfail = "<skipped type='pytest.xfail' message=''/>";
+    for (within, status, expected) in [
+        (xfail.repeat(2), 0, "x S > a"),
+        (format!("{xfail}<skipped type='pytest.skip' message='late'/>"), 0, "s S > a"),
+        ("<skipped type='pytest.skip' message='late'/>".into(), 0, "s S > a"),
+        (format!("{xfail}<error/>"), 1, "! S > a"),
+    ] {
+        let errors = within.contains("error") as u32;
+        let document = format!(
+            "<testsuite name='pytest' tests='3' errors='{errors}' failures='0'>\
+             <testcase classname='S' name='a'>{within}</testcase>\
+             <testcase classname='S' name='b'/></testsuite>"
+        );
+        let told = tell(ReportKind::Junit, status, files(&[&document], status));
+        assert_eq!(told, [expected, "+ S > b"], "{within}");
+    }
+}

@@ -92,22 +92,65 @@ fn dialects() {
             "    not ok 1 - b\n    1..1\nok 1 - a\n1..1\n",
             &["- a > b", "- a", "TAMPERED report.exit"],
         ),
+        (
+            "words of a program among numbered points",
+            0,
+            "ok computing\nok 1 - a\nok then\nok 2 - b\n1..2\n",
+            &["+ a", "+ b"],
+        ),
+        (
+            "a failure without a number among numbered points",
+            1,
+            "ok 1 - a\nnot ok b\n1..2\n",
+            &["+ a", "- b"],
+        ),
+        (
+            "a number that is lost",
+            0,
+            "ok 1 - a\nok 3 - c\n1..2\n",
+            &["? a", "? c", "report.sequence"],
+        ),
+        // A program that opens YAML blocks hides nothing.
+        (
+            "a block without a point",
+            1,
+            "  ---\nnot ok 1 - a\n  ...\nok 2 - b\n1..2\n",
+            &["- a", "+ b"],
+        ),
+        (
+            "a block that is not the point's",
+            1,
+            "ok 1 - a\nhello\n  ---\nnot ok 2 - b\n  ...\n1..2\n",
+            &["+ a", "- b"],
+        ),
+        (
+            "a block of another depth",
+            1,
+            "ok 1 - a\n      ---\n    not ok 1 - c\n    1..1\nnot ok 2 - b\n1..2\n",
+            &["+ a", "- b > c", "- b"],
+        ),
+        (
+            "a point beside an open block",
+            1,
+            "ok 1 - a\n  ---\n\nnot ok 2 - b\n  ...\n1..2\n",
+            &["? a", "- b", "report.no_end"],
+        ),
         // What contradicts itself, or stops.
         ("no plan", 0, "ok 1 - a\n", &["? a", "report.no_end"]),
         ("fewer than planned", 0, "1..2\nok 1 - a\n", &["? a", "report.counts"]),
         ("more than planned", 0, "1..1\nok 1 - a\nok 2 - b\n", &["? a", "? b", "report.counts"]),
-        ("two plans", 0, "1..1\nok 1 - a\n1..1\n", &["? a", "TAMPERED report.two_reports"]),
+        ("two plans", 0, "1..1\nok 1 - a\n1..1\n", &["? a", "report.counts"]),
         (
             "two reports",
             0,
             "1..1\nok 1 - a\nTAP version 13\n1..1\nok 1 - b\n",
-            &["TAMPERED report.two_reports"],
+            &["report.two_reports"],
         ),
         (
             "a result that a program printed",
             0,
             "ok 7 - forged\nok 1 - a\n1..2\n",
-            &["? forged", "? a", "TAMPERED report.sequence", "TAMPERED report.sequence"],
+            &["? forged", "? a", "report.sequence", "report.sequence"],
         ),
         (
             "a bail-out",
