@@ -50,6 +50,7 @@ impl<T> Idle<T> {
     }
 
     /// Returns the ones that have rested longest, beyond this number.
+    #[cfg(any(feature = "docker", test))]
     pub(crate) fn beyond(&mut self, most: usize) -> Vec<T> {
         let surplus = self.slots.len().saturating_sub(most);
         self.least = self.least.min(most);
