@@ -411,13 +411,19 @@ async fn a_killed_interpreter_harms_no_run_and_is_replaced() {
 #[tokio::test]
 async fn an_interpreter_that_dies_with_a_command_is_made_up_for() {
     let Some(native) = native() else { return };
-    let module = "colorsys"; // no other test's
-    let execution = run_in(&native, spec(), "print('ran')", &[module]).await;
+    // A module that no other process's tests have.
+    let mark = format!("dies_{}", std::process::id());
+    let programs = programs([("script.py", "print('ran')"), (&format!("{mark}.py"), "")]);
+    let warm = Warm { modules: vec![mark.clone()], programs: Arc::clone(&programs) };
+    let command = || Command { warm: Some(warm.clone()), ..script("", &[]).1 };
+    let spec = SandboxSpec { trusted: Arc::clone(&programs), ..spec() };
+    let execution = native.run_in(spec.clone(), command()).await;
     assert_eq!(execution.isolation.start, Start::Warm);
-    let found = interpreters(module);
+    let found = interpreters(&mark);
+    assert_eq!(found.len(), 1);
     let signal = |signal| {
         for pid in found.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
-            let _ = rustix::process::kill_process(pid, signal);
+            rustix::process::kill_process(pid, signal).expect("a signal");
         }
     };
     signal(rustix::process::Signal::STOP);
@@ -425,13 +431,11 @@ async fn an_interpreter_that_dies_with_a_command_is_made_up_for() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         signal(rustix::process::Signal::KILL);
     };
-    let modules = [module];
-    let ran = run_in(&native, spec(), "print('ran')", &modules);
-    let (execution, ()) = tokio::join!(ran, dies);
+    let (execution, ()) = tokio::join!(native.run_in(spec.clone(), command()), dies);
     assert_eq!(stdout(&execution), "ran", "{}", told(&execution));
     let Start::ColdInstead(why) = &execution.isolation.start else { panic!("{execution:?}") };
     assert!(why.contains("it ended"), "{why}");
-    let execution = run_in(&native, spec(), "print('ran')", &[module]).await;
+    let execution = native.run_in(spec, command()).await;
     assert_eq!(execution.isolation.start, Start::Warm);
 }
 
