@@ -96,13 +96,7 @@ pub(crate) async fn checks(
                 Mode::Sealed => sealed(ground, applied, timings).await?,
                 Mode::Guarded => guarded(ground, applied, timings).await?,
             },
-            ReportKind::Junit
-            | ReportKind::Tap
-            | ReportKind::GoJson
-            | ReportKind::Cargo
-            | ReportKind::Ctrf
-            | ReportKind::Jest
-            | ReportKind::Mocha => foreign(ground, applied, check, timings).await?,
+            _ => foreign(ground, applied, check, timings).await?,
         };
         let left = match stop {
             Stop::Decisive => {

@@ -168,15 +168,7 @@ impl Reader<'_> {
                     self.problem(span, message);
                 }
             }
-            ReportKind::Stdio
-            | ReportKind::Exit
-            | ReportKind::Junit
-            | ReportKind::Tap
-            | ReportKind::GoJson
-            | ReportKind::Cargo
-            | ReportKind::Ctrf
-            | ReportKind::Jest
-            | ReportKind::Mocha => {
+            _ => {
                 if run.is_empty() {
                     self.problem(span, format!("a `{}` check needs a `run`", report.value));
                 }

@@ -151,30 +151,20 @@ const MAX_EVIDENCE: usize = 200;
 /// error: they make a report in which nothing passed.
 pub fn parse(kind: ReportKind, evidence: &Evidence<'_>) -> Result<Report, ReportError> {
     match kind {
-        ReportKind::Pytest | ReportKind::Function => {
-            let channel =
-                evidence.execution.channels.first().ok_or(ReportError::NoChannel(kind))?;
-            if evidence.nonce.is_empty() {
-                return Err(ReportError::NoNonce(kind));
-            }
-            let sealed = kind == ReportKind::Function && evidence.subject.is_some();
-            Ok(events::parse(channel, evidence.execution.termination, evidence.nonce, sealed))
-        }
         ReportKind::Exit => Ok(parse_exit(evidence.execution)),
         ReportKind::Stdio => Err(ReportError::Unsupported(kind)),
-        ReportKind::Junit
-        | ReportKind::Tap
-        | ReportKind::GoJson
-        | ReportKind::Cargo
-        | ReportKind::Ctrf
-        | ReportKind::Jest
-        | ReportKind::Mocha => {
+        _ => {
             let channel =
                 evidence.execution.channels.first().ok_or(ReportError::NoChannel(kind))?;
             if evidence.nonce.is_empty() {
                 return Err(ReportError::NoNonce(kind));
             }
-            Ok(formats::parse(kind, channel, evidence.execution.termination, evidence.nonce))
+            let (termination, nonce) = (evidence.execution.termination, evidence.nonce);
+            if kind.is_foreign() {
+                return Ok(formats::parse(kind, channel, termination, nonce));
+            }
+            let sealed = kind == ReportKind::Function && evidence.subject.is_some();
+            Ok(events::parse(channel, termination, nonce, sealed))
         }
     }
 }
