@@ -334,7 +334,8 @@ def main():
     probe_comparisons(reporter.probe)
     reporter.event("alive", nonce=reporter.nonce)  # from here on the submission's code may run
     options = ["-c", "/dev/null", "--rootdir", os.getcwd(), "--confcutdir", os.getcwd()]
-    options += ["-p", "no:cacheprovider", "--tb=short", "-q", "--no-header", "--color=no"]
+    # pytest's own tracebacks parse the file of each frame again for each test that fails.
+    options += ["-p", "no:cacheprovider", "--tb=native", "-q", "--no-header", "--color=no"]
     code = int(pytest.main(options + sys.argv[1:], plugins=[reporter]))
     reporter.event("end", nonce=reporter.nonce, exit=code, counts=reporter.counts)
     sys.stdout.flush()
