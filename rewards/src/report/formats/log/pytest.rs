@@ -180,3 +180,10 @@ pub(super) fn short_option(id: &str) -> String {
 pub(super) fn plain_buttons(id: &str) -> String {
     id.replace("MouseButton.LEFT", "1").replace("MouseButton.RIGHT", "3")
 }
+
+/// Returns the test's own name: `test_a[1]` of `t.py::Sum::test_a[1]`.
+pub(super) fn last_part(id: &str) -> String {
+    let (before, parameters) = id.split_at(id.find('[').unwrap_or(id.len()));
+    let name = before.rsplit("::").next().unwrap_or(before);
+    format!("{name}{parameters}")
+}
