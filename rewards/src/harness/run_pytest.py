@@ -25,8 +25,7 @@ from pathlib import Path
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 
 import pytest  # noqa: E402
-from _pytest import fixtures, runner  # noqa: E402
-from _pytest._code import code  # noqa: E402
+from _pytest import _code, fixtures, runner  # noqa: E402
 from _pytest import unittest as pytest_unittest  # noqa: E402
 from _pytest.assertion import rewrite  # noqa: E402
 
@@ -350,7 +349,7 @@ def probed(statement):
 
 def remember_statements():
     """For each test that fails, pytest parses the files of its traceback and looks through all of them."""
-    original = getattr(code, "getstatementrange_ast", None)
+    original = getattr(_code.code, "getstatementrange_ast", None)
     if original is None:
         return  # of another version
     trees, found = {}, {}
@@ -363,7 +362,7 @@ def remember_statements():
             trees[file] = found[place][0]
         return found[place]
 
-    code.getstatementrange_ast = getstatementrange_ast
+    _code.code.getstatementrange_ast = getstatementrange_ast
 
 
 def main():
