@@ -13,9 +13,9 @@ use crate::report::TestStatus::{self, Error, Failed, Passed, Skipped, Xfailed, X
 pub(super) struct Dialect {
     /// The first that fits a line counts.
     results: &'static [Rule],
-    /// No line of what makes such a log says that it is whole.
+    /// Lines of the summary. Where there are none, no log says that it is whole.
     ends: &'static [End],
-    /// What there are several summaries of: programs, projects, files. Else the last counts.
+    /// Whether there are several summaries, of programs, projects or files. Else the last counts.
     sums: bool,
     /// Whether what follows the summary tells of results again, in other words.
     stops: bool,
@@ -236,7 +236,7 @@ impl Dialect {
         for line in document.lines().map(plain) {
             if let Some(told) = self.end(line) {
                 let told = told.map(|passed| {
-                    room = if self.sums { room + passed } else { passed };
+                    room = if self.sums { passed.saturating_add(room) } else { passed };
                     room
                 });
                 log.ends(told.or(log.room));

@@ -20,7 +20,9 @@ pub(super) fn each(document: &str, log: &mut Log<'_>, read: fn(&str) -> Option<L
         match read(line.trim()) {
             Some(Line::Test(name, status)) => log.add(untimed(name), status, ""),
             Some(Line::End(room)) => log.ends(room),
-            Some(Line::Part(room)) => log.ends(Some(log.room.unwrap_or_default() + room)),
+            Some(Line::Part(room)) => {
+                log.ends(Some(log.room.unwrap_or_default().saturating_add(room)))
+            }
             None => {}
         }
     }
@@ -47,7 +49,7 @@ pub(super) fn gradle(line: &str) -> Option<Line<'_>> {
 /// minitest: `TestSum#test_adds = 0.01 s = .`
 pub(super) fn minitest(line: &str) -> Option<Line<'_>> {
     if line.contains(" assertions, ") && line.contains(" failures, ") {
-        let total = told(line, " runs") + told(line, " tests");
+        let total = told(line, " runs").max(told(line, " tests"));
         return Some(Line::End(Some(total)));
     }
     let (rest, sign) = line.rsplit_once(" = ")?;
@@ -114,7 +116,7 @@ pub(super) fn elixir(line: &str) -> Option<Line<'_>> {
             return Some(Line::Test(name, Failed));
         }
         let ends = line.contains(" failure") && line.contains(" test");
-        return ends.then(|| Line::End(Some(told(line, " tests") + told(line, " test"))));
+        return ends.then(|| Line::End(Some(told(line, " tests").max(told(line, " test")))));
     }
     // It writes over the line in which a test began.
     let (_, line) = line.rsplit_once('\r').unwrap_or(("", line));

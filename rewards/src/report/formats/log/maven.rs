@@ -9,19 +9,19 @@ use crate::report::TestStatus::{Failed, Passed, Skipped};
 /// `BUILD SUCCESS`. A build in which no test ran passes nothing.
 pub(super) fn commands(document: &str, log: &mut Log<'_>) {
     let mut begun = VecDeque::new();
-    let mut ran = 0;
+    let mut ran = false;
     for line in document.lines().map(str::trim) {
         if line.starts_with('+') {
             let test = line.split_once("-Dtest=").and_then(|(_, rest)| rest.split(' ').next());
             begun.extend(test);
         } else if let Some((run, _, _)) = counts(line) {
-            ran += run;
+            ran |= run > 0;
         } else if let Some(success) = build(line)
             && let Some(test) = begun.pop_front()
         {
-            log.add(test, if success && ran > 0 { Passed } else { Failed }, "");
+            log.add(test, if success && ran { Passed } else { Failed }, "");
             log.ends(None);
-            ran = 0;
+            ran = false;
         }
     }
     for test in begun {

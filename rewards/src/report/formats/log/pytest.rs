@@ -155,7 +155,7 @@ fn summary(line: &str) -> Option<u64> {
         let (number, word) = count.split_once(' ')?;
         let number: u64 = number.parse().ok()?;
         if matches!(word, "passed" | "xfailed") {
-            passed += number;
+            passed = number.saturating_add(passed);
         }
     }
     Some(passed)

@@ -250,3 +250,28 @@ fn what_no_tool_wrote_passes_nothing() {
         }
     }
 }
+
+#[test]
+fn counts_beyond_all_reason_are_counts() {
+    let most = u64::MAX;
+    let text = [
+        format!("=== {most} passed, {most} xfailed in 1s ==="),
+        format!(
+            "# PASS: {most}\n# PASS: {most}\n[  PASSED  ] {most} tests.\n[  PASSED  ] {most} tests."
+        ),
+        format!("{most} runs, {most} tests, 0 assertions, 0 failures, 0 errors"),
+        format!("Success: {most}\nSuccess: {most}\n{most} tests, {most} failures"),
+        format!(
+            "running {most} tests\ntest result: ok. {most} passed; {most} failed; {most} ignored; {most} measured"
+        ),
+        format!("tests finished: {most} passed, {most} failed, in 1 seconds"),
+        format!("[INFO] Tests run: {most}, Failures: {most}, Errors: {most}, Skipped: {most}")
+            .repeat(2),
+        format!(
+            "Passed: {most}\nPassed: {most}\n[info] Tests: succeeded {most}\nRan {most}0 tests in 1s"
+        ),
+    ];
+    for kind in ReportKind::ALL.iter().filter(|kind| matches!(kind, ReportKind::Log(_))) {
+        tell(*kind, 0, printed(&text.join("\n")));
+    }
+}
