@@ -28,6 +28,8 @@ mod score;
 
 mod explain;
 
+mod diff;
+
 mod rescore;
 
 mod tally;
@@ -41,6 +43,7 @@ mod docs;
 mod testing;
 
 pub use assay_repos::{Flag, PatchFacts, Severity};
+pub use diff::{Difference, diff};
 pub use explain::{
     Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, Short, explain,
 };
