@@ -610,13 +610,13 @@ fn a_number_is_explained() {
     assert!(text.starts_with("pass on demo.0001, SCORED: reward 0\ngate: holds"), "{text}");
 
     for (args, said) in [
-        (&["pass", "--records", "many.jsonl"][..], "3 grades in many.jsonl; name one by its id"),
+        (&["pass", "--records", "many.jsonl"][..], "several grades in many.jsonl; name one"),
         (
             &["pass", "--records", "many.jsonl", "--grade", "sha256:"],
-            "3 grades in many.jsonl start",
+            "several grades in many.jsonl start",
         ),
         (&["pass", "--records", "many.jsonl", "--grade", "xyz"], "no grade xyz in many.jsonl"),
-        (&["pass", "--records", "."], "4 grades in ."),
+        (&["pass", "--records", "."], "several grades in ."),
         (&["pass", "--records", "none.jsonl"], "none.jsonl"),
         (&["pass", "--records", "catalog"], "no assay.db, and no .json or .jsonl file"),
         (&["passs", "--records", "one.jsonl"], "no reward `passs`"),
@@ -692,7 +692,7 @@ fn a_grade_is_shown_with_all_its_evidence() {
     assert_eq!(object["checks"][0]["tests"].as_array().unwrap().len(), 4);
 
     for (args, said) in [
-        (&["sha256:"][..], "2 grades in grades.jsonl start with sha256:"),
+        (&["sha256:"][..], "several grades in grades.jsonl start with sha256:"),
         (&["xyz"], "no grade xyz in grades.jsonl"),
         (&["ab", "--server", "http://127.0.0.1:9"], "takes no --server"),
     ] {

@@ -56,22 +56,20 @@ impl Grades {
         schema::read(data_dir).map(Self)
     }
 
-    /// Calls `visit` with each record whose id starts so: its id, and its canonical JSON. In the
-    /// order of their ids; equal records are stored once.
+    /// Calls `visit` with each record: its id, and its canonical JSON. In the order of their ids;
+    /// equal records are stored once.
     ///
     /// # Errors
     ///
     /// The first one of `visit`, or [`StoreError`] when the database can't be read.
     pub fn each<E: From<StoreError>>(
         &self,
-        start: &str,
         mut visit: impl FnMut(&str, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |source| database("read the grades", source);
-        // Ids are hexadecimal, so what starts so sorts before the start with a `z`.
-        let sql = "SELECT id, body FROM grades WHERE id >= ?1 AND id < ?1 || 'z' ORDER BY id";
+        let sql = "SELECT id, body FROM grades ORDER BY id";
         let mut all = self.0.prepare(sql).map_err(failed)?;
-        let mut rows = all.query([start]).map_err(failed)?;
+        let mut rows = all.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let (id, body) = columns(row).map_err(failed)?;
             visit(id, body)?;
@@ -86,6 +84,7 @@ impl Grades {
     /// [`StoreError`] when it can't be read.
     pub fn pick(&self, id: &str) -> Result<Picked, StoreError> {
         let failed = |source| database("read a grade", source);
+        // Ids are hexadecimal, so what starts so sorts before the start with a `g`.
         let sql =
             "SELECT id, body FROM grades WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
         let mut found = self.0.prepare_cached(sql).map_err(failed)?;

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use assay_fleet::{Backends, Completion, Embedded, EvaluationResult, Queue as _};
+use assay_fleet::{Backends, Completion, Embedded, Queue as _};
 use assay_proto::v1::{
     EvaluateRequest, EvaluateResult, Submission, reward_service_client::RewardServiceClient,
     reward_spec_service_client::RewardSpecServiceClient, submission::Kind,
@@ -267,36 +267,7 @@ pub(crate) fn grade(number: u32, held: u32) -> GradeRecord {
 /// Stores grades in a data directory, as evaluations of `run` that left them.
 pub(crate) async fn store(data: &Path, run: &str, grades: impl IntoIterator<Item = GradeRecord>) {
     let store = Embedded::open(data, 1 << 20).unwrap();
-    let all = grades.into_iter().map(|grade| {
-        let request_id = assay_fleet::RequestId::generate();
-        let result = EvaluationResult {
-            request_id,
-            run_id: run.to_owned(),
-            group_id: String::new(),
-            task: grade.task.clone(),
-            outcome: grade.outcome,
-            reward: None,
-            components: Vec::new(),
-            mask: None,
-            tests: grade.counts(),
-            flags: Vec::new(),
-            failure: None,
-            timings: Default::default(),
-            usage: Default::default(),
-            digests: Default::default(),
-            cached: false,
-            grade_id: None,
-            generation: grade.generation.clone(),
-            sequence: 0,
-        };
-        store.complete(Completion {
-            result,
-            grade: Some(Arc::new(grade)),
-            cache: None,
-            handed_in: None,
-            observation: None,
-        })
-    });
+    let all = grades.into_iter().map(|grade| store.complete(Completion::of_grade(run, grade)));
     for stored in futures::future::join_all(all).await {
         stored.unwrap();
     }
