@@ -124,6 +124,53 @@ async fn a_service_says_what_the_command_line_says() {
     }
 }
 
+#[test]
+fn two_files_that_say_the_same_do_not_differ() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("mine.toml"), MINE).unwrap();
+    let again = "# The same.\nname = 'again'\nschema = 1\ncombine = { op = 'sum' }\n[[term]]\n\
+        weight = 5e-1\nvalue = '( must_pass.fraction )'\nname = 'part'\n";
+    fs::write(folder.join("again.toml"), again).unwrap();
+    let diff = |args: &[&str]| {
+        let output = assay(folder, &[&["reward", "diff"], args].concat()).output().unwrap();
+        let told = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), told(output.stdout), told(output.stderr))
+    };
+    let (code, said, _) = diff(&["mine.toml", "again.toml"]);
+    assert_eq!((code, said.as_str()), (Some(0), "mine -> again: no difference\n"));
+    let (code, said, _) = diff(&["mine.toml", "again.toml", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["same"], &said["differences"]), (Some(0), &json!(true), &json!([])));
+
+    let (code, said, _) = diff(&["fraction", "mine.toml"]);
+    let expected = "\
+fraction -> mine
+  gate.require  - tests.ran
+  gate.require  - integrity.ok
+  gate.require  - must_keep.all
+  term passed   - must_pass.fraction, weight 1
+  term part     + must_pass.fraction, weight 0.5
+";
+    assert_eq!((code, said.as_str()), (Some(1), expected));
+    let (code, said, _) = diff(&["mine.toml", "fraction", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (code, &said["same"], &said["new"]["name"]),
+        (Some(1), &json!(false), &json!("fraction"))
+    );
+    let first = json!({ "what": "gate.require", "old": null, "new": "tests.ran" });
+    assert_eq!(said["differences"][0], first);
+
+    for (args, told) in [
+        (["mine.toml", "none.toml"], "read none.toml"),
+        (["mine.toml", "passs"], "no reward `passs`"),
+    ] {
+        let (code, _, stderr) = diff(&args);
+        assert!(code == Some(2) && stderr.contains(told), "{args:?}: {stderr}");
+    }
+}
+
 /// What was put is there after SIGKILL, under the same version; files named at the start are
 /// versions like any other.
 #[tokio::test(flavor = "multi_thread")]
@@ -152,6 +199,16 @@ async fn what_was_put_survives_the_service() {
     // The start does not turn the name back to its own file.
     let service = Serving::start(folder, &["--reward", "mine.toml"]);
     assert_eq!(list(&service), [(1, false), (2, true)]);
+    let diff = |old: &str, new: &str| {
+        let output = service.run(folder, &["reward", "diff", old, new]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let weight = "mine -> mine\n  term part.weight  0.5 -> 0.25\n";
+    assert_eq!(diff("mine@1", "mine"), (Some(1), weight.to_owned()));
+    // One that lies here beside one that lies there.
+    let none = "mine -> mine: no difference\n";
+    assert_eq!(diff("mine.toml", "mine@1"), (Some(0), none.to_owned()));
+    assert_eq!(diff("mine@1", "mine@3").0, Some(2));
     let id = grade(1, 1).id().to_string();
     for (name, worth) in [("mine", 0.125), ("mine@1", 0.25), ("mine@2", 0.125)] {
         let explain = ["reward", "explain", name, "--grade", &id, "--json"];
