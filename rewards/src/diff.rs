@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, fmt};
 use serde::Serialize;
 
 use crate::{
-    RewardSpec, expr,
+    RewardSpec,
+    expr::{self, Expr},
     plugin::NamedPlugin,
-    spec::{Combine, Formula, Term},
+    spec::{Combine, Formula, Gate, Term},
 };
 
 /// One thing that two reward files say otherwise.
@@ -64,14 +65,18 @@ impl Differences {
 
     fn gate(&mut self, old: &RewardSpec, new: &RewardSpec) {
         let (old, new) = (&old.gate, &new.gate);
-        let lacks = |all: &[Formula], one: &Formula| {
-            all.iter().all(|other| other.expr.canonical() != one.expr.canonical())
+        let forms =
+            |gate: &Gate| gate.require.iter().map(|one| one.expr.canonical()).collect::<Vec<_>>();
+        let (before, after) = (forms(old), forms(new));
+        let lacking = |all: &'_ [Expr], of: &[Expr]| {
+            let lacks = |at: &usize| !of.contains(&all[*at]);
+            (0..all.len()).filter(lacks).collect::<Vec<_>>()
         };
-        for gone in old.require.iter().filter(|one| lacks(&new.require, one)) {
-            self.formula("gate.require", Some(gone), None);
+        for gone in lacking(&before, &after) {
+            self.formula("gate.require", Some(&old.require[gone]), None);
         }
-        for added in new.require.iter().filter(|one| lacks(&old.require, one)) {
-            self.formula("gate.require", None, Some(added));
+        for added in lacking(&after, &before) {
+            self.formula("gate.require", None, Some(&new.require[added]));
         }
         self.setting("gate.on_fail", old.on_fail, new.on_fail);
         self.setting("gate.tampered", old.tampered, new.tampered);

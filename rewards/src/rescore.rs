@@ -297,7 +297,7 @@ mod tests {
             prop_assert!(bars.len() <= BARS);
             prop_assert!(bars.windows(2).all(|pair| pair[0].0 < pair[1].0));
             let spec = spec("must_pass.all");
-            let scores = Scores { rewards: rewards.clone(), ..Scores::new(&spec) };
+            let scores = Scores { rewards: rewards.clone(), ..Scores::new(spec.clone()) };
             let spread = scores.spread(&bars);
             prop_assert_eq!(spread.histogram.iter().map(|bar| bar.count).sum::<u64>(), rewards.len() as u64);
             prop_assert!(rewards.is_empty() || spread.histogram[0].from <= rewards.iter().copied().fold(f64::MAX, f64::min));

@@ -116,9 +116,19 @@ INSERT OR IGNORE INTO graded
     WHERE json_extract(body, '$.grade_id') IS NOT NULL ORDER BY finished_ms;
 ";
 
-/// What is asked for by task or by age is found there. And of submissions that were too large to be
-/// kept, nothing is left.
+/// What is asked for by task or by age is found there. `task_grades` is what an index on the task in
+/// the records would be, without parsing each that is written. And of submissions that were too large
+/// to be kept, nothing is left.
 const INDEXES: &str = "
+CREATE TABLE task_grades (
+    task        TEXT NOT NULL,
+    grade       TEXT NOT NULL,
+    PRIMARY KEY (task, grade)
+) STRICT, WITHOUT ROWID;
+INSERT INTO task_grades
+    SELECT json_extract(CAST(body AS TEXT), '$.task'), id FROM grades
+    WHERE json_valid(CAST(body AS TEXT))
+    AND json_type(CAST(body AS TEXT), '$.task') = 'text';
 CREATE INDEX quarantine_by_task ON quarantine (task);
 CREATE INDEX tallies_by_age ON tallies (last_ms);
 CREATE INDEX spec_puts_by_age ON spec_puts (put_ms);
@@ -249,7 +259,7 @@ mod tests {
     /// about and no more.
     #[test]
     fn nothing_reads_a_whole_table() {
-        use super::super::{ledger, writer};
+        use super::super::{grades, ledger, writer};
 
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path()).unwrap().writer;
@@ -261,7 +271,8 @@ mod tests {
             .chain([writer::OLD_RESULTS])
             .chain(writer::PURGE_REQUEST)
             .chain(writer::PURGE_OLD)
-            .chain(submissions::PURGE_ONE);
+            .chain(submissions::PURGE_ONE)
+            .chain([grades::OF_IDS, grades::OF_RUN, grades::OF_TASK]);
         for sql in all {
             let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             for column in 1..=plan.parameter_count() {
@@ -281,20 +292,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let before = open(dir.path()).unwrap();
         let undo = "DROP INDEX quarantine_by_task; DROP INDEX tallies_by_age;
-            DROP INDEX spec_puts_by_age; PRAGMA user_version = 4;
+            DROP INDEX spec_puts_by_age; DROP TABLE task_grades; PRAGMA user_version = 4;
+            INSERT INTO grades VALUES ('g1', CAST('{\"task\":\"t.1\"}' AS BLOB)),
+                ('g2', x'00ff'), ('g3', CAST('{\"task\":7}' AS BLOB));
             INSERT INTO submissions VALUES ('kept', 1, 0, 'source', x'00');
             INSERT INTO handed_in VALUES ('a', 'kept', 'all'), ('b', 'too large', 'all')";
         before.writer.execute_batch(undo).unwrap();
         drop(before);
         let db = open(dir.path()).unwrap().writer;
-        let left: Vec<String> = db
-            .prepare("SELECT grade FROM handed_in")
-            .unwrap()
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .collect::<rusqlite::Result<_>>()
-            .unwrap();
-        assert_eq!(left, ["a"]);
+        let all = |sql: &str| -> Vec<String> {
+            let mut found = db.prepare(sql).unwrap();
+            let rows = found.query_map([], |row| row.get(0)).unwrap();
+            rows.collect::<rusqlite::Result<_>>().unwrap()
+        };
+        assert_eq!(all("SELECT grade FROM handed_in"), ["a"]);
+        assert_eq!(all("SELECT task || ' ' || grade FROM task_grades"), ["t.1 g1"]);
         assert!(db.execute_batch("DROP INDEX tallies_by_age").is_ok());
     }
 

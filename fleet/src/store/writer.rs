@@ -298,6 +298,9 @@ fn complete(
                 .execute(params![key.as_str(), id.as_str(), now])?;
         }
         transaction
+            .prepare_cached("INSERT OR IGNORE INTO task_grades VALUES (?, ?)")?
+            .execute([result.task.as_str(), id.as_str()])?;
+        transaction
             .prepare_cached(
                 "INSERT OR IGNORE INTO graded (grade, run_id, finished_ms) VALUES (?, ?, ?)",
             )?
