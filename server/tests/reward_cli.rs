@@ -6,26 +6,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
 };
 
 use serde_json::{Value, json};
-use support::{grade, store};
+use support::{assay, grade, store};
 
 const MINE: &str = "schema = 1\nname = \"mine\"\n[[term]]\nname = \"part\"\n\
     value = \"must_pass.fraction\"\nweight = 0.5\n";
-
-fn assay(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
-    command
-        .args(args)
-        .env_remove("ASSAY_LOG")
-        .env("ASSAY_CACHE", folder.join("cache"))
-        .env("ASSAY_CATALOG", folder.join("catalog"))
-        .current_dir(folder)
-        .stdin(Stdio::null());
-    command
-}
 
 /// A service that is killed when dropped, as a crash would.
 struct Serving {
@@ -121,53 +109,6 @@ async fn a_service_says_what_the_command_line_says() {
         let output = assay(folder, args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains("--server"), "{args:?}");
-    }
-}
-
-#[test]
-fn two_files_that_say_the_same_do_not_differ() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    fs::write(folder.join("mine.toml"), MINE).unwrap();
-    let again = "# The same.\nname = 'again'\nschema = 1\ncombine = { op = 'sum' }\n[[term]]\n\
-        weight = 5e-1\nvalue = '( must_pass.fraction )'\nname = 'part'\n";
-    fs::write(folder.join("again.toml"), again).unwrap();
-    let diff = |args: &[&str]| {
-        let output = assay(folder, &[&["reward", "diff"], args].concat()).output().unwrap();
-        let told = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code(), told(output.stdout), told(output.stderr))
-    };
-    let (code, said, _) = diff(&["mine.toml", "again.toml"]);
-    assert_eq!((code, said.as_str()), (Some(0), "mine -> again: no difference\n"));
-    let (code, said, _) = diff(&["mine.toml", "again.toml", "--json"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((code, &said["same"], &said["differences"]), (Some(0), &json!(true), &json!([])));
-
-    let (code, said, _) = diff(&["fraction", "mine.toml"]);
-    let expected = "\
-fraction -> mine
-  gate.require  - tests.ran
-  gate.require  - integrity.ok
-  gate.require  - must_keep.all
-  term passed   - must_pass.fraction, weight 1
-  term part     + must_pass.fraction, weight 0.5
-";
-    assert_eq!((code, said.as_str()), (Some(1), expected));
-    let (code, said, _) = diff(&["mine.toml", "fraction", "--json"]);
-    let said: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(
-        (code, &said["same"], &said["new"]["name"]),
-        (Some(1), &json!(false), &json!("fraction"))
-    );
-    let first = json!({ "what": "gate.require", "old": null, "new": "tests.ran" });
-    assert_eq!(said["differences"][0], first);
-
-    for (args, told) in [
-        (["mine.toml", "none.toml"], "read none.toml"),
-        (["mine.toml", "passs"], "no reward `passs`"),
-    ] {
-        let (code, _, stderr) = diff(&args);
-        assert!(code == Some(2) && stderr.contains(told), "{args:?}: {stderr}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     fs,
     future::pending,
     path::{Path, PathBuf},
+    process,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -189,6 +190,32 @@ impl Service {
 pub(crate) async fn connect(app: &App) -> Channel {
     let url = format!("http://{}", app.addr().unwrap());
     Channel::from_shared(url).unwrap().connect().await.unwrap()
+}
+
+/// The command line, with a cache and a catalog of its own: nothing of this machine matters.
+pub(crate) fn assay(folder: &Path, args: &[&str]) -> process::Command {
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_assay"));
+    command
+        .args(args)
+        .env_remove("ASSAY_LOG")
+        .env("ASSAY_CACHE", folder.join("cache"))
+        .env("ASSAY_CATALOG", folder.join("catalog"))
+        .current_dir(folder)
+        .stdin(process::Stdio::null());
+    command
+}
+
+/// A folder with a catalog of one task.
+pub(crate) fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_program_task(&folder.path().join("catalog"), "programs.echo", "train");
+    folder
+}
+
+/// What it printed with `--json`.
+pub(crate) fn lines(output: &process::Output) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
 /// Asks for one run of a program.
