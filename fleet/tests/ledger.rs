@@ -433,7 +433,9 @@ async fn a_state_of_the_first_version_is_taken_up() {
     drop(store);
     let old = rusqlite::Connection::open(dir.path().join("assay.db")).unwrap();
     let ours = ["ledgers", "witnesses", "tallies", "quarantine", "submissions", "handed_in"];
-    for table in ours.into_iter().chain(["specs", "spec_puts", "graded", "task_grades"]) {
+    for table in
+        ours.into_iter().chain(["specs", "spec_puts", "graded", "task_grades", "submission_total"])
+    {
         old.execute_batch(&format!("DROP TABLE {table}")).unwrap();
     }
     old.pragma_update(None, "user_version", 1).unwrap();

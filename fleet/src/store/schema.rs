@@ -117,8 +117,8 @@ INSERT OR IGNORE INTO graded
 ";
 
 /// What is asked for by task or by age is found there. `task_grades` is what an index on the task in
-/// the records would be, without parsing each that is written. And of submissions that were too large
-/// to be kept, nothing is left.
+/// the records would be, without parsing each that is written; `submission_total` is the sum of all
+/// sizes. And of submissions that were too large to be kept, nothing is left.
 const INDEXES: &str = "
 CREATE TABLE task_grades (
     task        TEXT NOT NULL,
@@ -129,6 +129,14 @@ INSERT INTO task_grades
     SELECT json_extract(CAST(body AS TEXT), '$.task'), id FROM grades
     WHERE json_valid(CAST(body AS TEXT))
     AND json_type(CAST(body AS TEXT), '$.task') = 'text';
+CREATE TABLE submission_total (bytes INTEGER NOT NULL) STRICT;
+INSERT INTO submission_total SELECT coalesce(sum(bytes), 0) FROM submissions;
+CREATE TRIGGER submission_came AFTER INSERT ON submissions BEGIN
+    UPDATE submission_total SET bytes = bytes + new.bytes;
+END;
+CREATE TRIGGER submission_went AFTER DELETE ON submissions BEGIN
+    UPDATE submission_total SET bytes = bytes - old.bytes;
+END;
 CREATE INDEX quarantine_by_task ON quarantine (task);
 CREATE INDEX tallies_by_age ON tallies (last_ms);
 CREATE INDEX spec_puts_by_age ON spec_puts (put_ms);
@@ -292,10 +300,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let before = open(dir.path()).unwrap();
         let undo = "DROP INDEX quarantine_by_task; DROP INDEX tallies_by_age;
-            DROP INDEX spec_puts_by_age; DROP TABLE task_grades; PRAGMA user_version = 4;
+            DROP INDEX spec_puts_by_age; DROP TABLE task_grades; DROP TABLE submission_total;
+            DROP TRIGGER submission_came; DROP TRIGGER submission_went; PRAGMA user_version = 4;
             INSERT INTO grades VALUES ('g1', CAST('{\"task\":\"t.1\"}' AS BLOB)),
                 ('g2', x'00ff'), ('g3', CAST('{\"task\":7}' AS BLOB));
-            INSERT INTO submissions VALUES ('kept', 1, 0, 'source', x'00');
+            INSERT INTO submissions VALUES ('kept', 7, 0, 'source', x'00');
             INSERT INTO handed_in VALUES ('a', 'kept', 'all'), ('b', 'too large', 'all')";
         before.writer.execute_batch(undo).unwrap();
         drop(before);
@@ -307,6 +316,7 @@ mod tests {
         };
         assert_eq!(all("SELECT grade FROM handed_in"), ["a"]);
         assert_eq!(all("SELECT task || ' ' || grade FROM task_grades"), ["t.1 g1"]);
+        assert_eq!(all("SELECT CAST(bytes AS TEXT) FROM submission_total"), ["7"]);
         assert!(db.execute_batch("DROP INDEX tallies_by_age").is_ok());
     }
 
