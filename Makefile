@@ -9,6 +9,11 @@ WITH_LIBTORCH = LIBTORCH="$$(scripts/libtorch.sh)"
 
 # wasmtime takes longer to build than the rest, so only what needs it has it.
 WASM := --features assay-server/wasm,assay-server/plugin
+ALL := --workspace --features assay-sandbox/wasm,assay-server/wasm,assay-server/plugin,assay-tests/plugin,assay-tests/wasm
+
+BUILD := build --workspace --exclude assay-plugin
+# Cargo unites the features of all that it builds at a time: what it builds without the tests, it would build again for them.
+test: BUILD := test --no-run $(ALL)
 
 .PHONY: demo test build wasm wasm-python rootfs toolchains libtorch model data docker lint fmt bench
 
@@ -16,10 +21,10 @@ demo: build rootfs model ## train SmolLM2-135M on the katas and show what it lea
 	$(BIN)/assay-train demo --config trainer/demo.toml $(DEMO)
 
 test: build rootfs toolchains model data docker wasm-python ## everything that CI checks
-	scripts/test.sh
+	scripts/test.sh $(ALL)
 
 build: libtorch ## everything; `cargo build` alone leaves out the trainer and needs no libtorch
-	$(WITH_LIBTORCH) cargo build --release --locked --workspace --exclude assay-plugin
+	$(WITH_LIBTORCH) cargo $(BUILD) --release --locked
 
 wasm: wasm-python ## `assay` with the wasm backend, its Python, and plugins of reward files
 	cargo build --release --locked $(WASM)

@@ -172,6 +172,13 @@ fn mistakes_are_named_with_line_and_help() {
             &["is `log:parse_log_pytest_v2` here"],
         ),
         (
+            "parser of failures alone",
+            "report = \"function\"",
+            "report = \"log:parse_log_p5js\"",
+            11,
+            &["is not read", "nothing shows that a test passed"],
+        ),
+        (
             "unittest of nothing",
             "report = \"function\"",
             "report = \"unittest\"\nrun = [\"python3\", \"-m\", \"pytest\", \"a\"]",

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use super::{
     fields::{At, Fields},
+    log_parsers,
     task::{Reader, is_identifier},
 };
 use crate::{Check, Mode, MustKeep, ReportKind, SubmissionKind, tree};
@@ -90,22 +91,10 @@ impl Reader<'_> {
             "node" => "is `tap` here: `node --test --test-reporter=tap`",
             "libtest" => "is `cargo` here",
             "vitest" => "is `jest` here: vitest writes the same JSON",
-            "log:parse_log_astroid"
-            | "log:parse_log_flask"
-            | "log:parse_log_marshmallow"
-            | "log:parse_log_pvlib"
-            | "log:parse_log_pyvista"
-            | "log:parse_log_sqlfluff"
-            | "log:parse_log_xarray" => "is `log:parse_log_pytest` here",
-            "log:parse_log_pydicom" | "log:parse_log_requests" | "log:parse_log_pylint" => {
-                "is `log:parse_log_pytest_options` here"
-            }
-            "log:parse_log_astropy" | "log:parse_log_scikit" | "log:parse_log_sphinx" => {
-                "is `log:parse_log_pytest_v2` here"
-            }
-            "log:parse_log_maven" => "is not read: surefire leaves `junit` reports",
-            "log:parse_log_tap" => "is `tap` here",
-            _ => return fields.word("report", ReportKind::ALL, ReportKind::as_str),
+            _ => match text.value.strip_prefix("log:").and_then(log_parsers::advice) {
+                Some(advice) => advice,
+                None => return fields.word("report", ReportKind::ALL, ReportKind::as_str),
+            },
         };
         self.problem(&text.span, format!("`report` is `{}`, which {advice}", text.value));
         None

@@ -2,6 +2,7 @@
 
 mod check;
 mod fields;
+mod log_parsers;
 mod package;
 mod task;
 

@@ -151,6 +151,48 @@ pub enum LogParser {
     Phpunit,
     /// minitest with `--verbose`.
     Minitest,
+    /// test-unit with `--verbose`.
+    RubyUnit,
+    /// Lines that a filter makes of rspec's JSON: `name - passed`.
+    RspecJson,
+    /// Lines that a filter makes of jest's JSON: `[PASSED] name`.
+    JestJson,
+    /// jest's lines of files: `PASS file`.
+    ReactPdf,
+    /// mocha's reporter `spec`; ids are titles.
+    Js,
+    /// Any tool with `✔` and `✖` before titles.
+    Js4,
+    /// Maven, run once for each test by a shell that traces.
+    Maven,
+    /// Maven's lines of classes.
+    JavaMvn,
+    /// Pest.
+    PhpV1,
+    /// The test runner of Redis and Valkey.
+    Redis,
+    /// automake's test driver.
+    Jq,
+    /// The test runner of MicroPython.
+    Micropython,
+    /// googletest's text, also under ctest.
+    Googletest,
+    /// pytest; ids are the last part alone.
+    Cpp,
+    /// ctest.
+    Ctest,
+    /// ExUnit with `--trace`.
+    Elixir,
+    /// plenary.nvim.
+    LuaNvim,
+    /// Alcotest.
+    Ocaml,
+    /// XCTest.
+    Swift,
+    /// `dotnet test` with lines of tests.
+    Csharp,
+    /// ScalaTest under sbt.
+    Scala,
 }
 
 impl ReportKind {
@@ -284,4 +326,25 @@ words!(ReportKind {
     Log(LogParser::Vitest) = "log:parse_log_vitest",
     Log(LogParser::Phpunit) = "log:parse_log_phpunit",
     Log(LogParser::Minitest) = "log:parse_log_minitest",
+    Log(LogParser::RubyUnit) = "log:parse_log_ruby_unit",
+    Log(LogParser::RspecJson) = "log:parse_log_rspec_transformed_json",
+    Log(LogParser::JestJson) = "log:parse_log_jest_json",
+    Log(LogParser::ReactPdf) = "log:parse_log_react_pdf",
+    Log(LogParser::Js) = "log:parse_log_js",
+    Log(LogParser::Js4) = "log:parse_log_js_4",
+    Log(LogParser::Maven) = "log:parse_log_maven",
+    Log(LogParser::JavaMvn) = "log:parse_log_java_mvn",
+    Log(LogParser::PhpV1) = "log:parse_log_php_v1",
+    Log(LogParser::Redis) = "log:parse_log_redis",
+    Log(LogParser::Jq) = "log:parse_log_jq",
+    Log(LogParser::Micropython) = "log:parse_log_micropython_test",
+    Log(LogParser::Googletest) = "log:parse_log_googletest",
+    Log(LogParser::Cpp) = "log:parse_log_cpp",
+    Log(LogParser::Ctest) = "log:parse_log_cpp_v4",
+    Log(LogParser::Elixir) = "log:parse_log_elixir",
+    Log(LogParser::LuaNvim) = "log:parse_log_lua_nvim",
+    Log(LogParser::Ocaml) = "log:parse_log_ocaml",
+    Log(LogParser::Swift) = "log:parse_log_swift",
+    Log(LogParser::Csharp) = "log:parse_log_csharp",
+    Log(LogParser::Scala) = "log:parse_log_scala",
 });

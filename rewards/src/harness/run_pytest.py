@@ -25,7 +25,7 @@ from pathlib import Path
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 
 import pytest  # noqa: E402
-from _pytest import fixtures, runner  # noqa: E402
+from _pytest import _code, fixtures, runner  # noqa: E402
 from _pytest import unittest as pytest_unittest  # noqa: E402
 from _pytest.assertion import rewrite  # noqa: E402
 
@@ -347,11 +347,30 @@ def probed(statement):
     return [statement, ast.fix_missing_locations(ast.copy_location(call, statement))]
 
 
+def remember_statements():
+    """For each test that fails, pytest parses the files of its traceback and looks through all of them."""
+    original = getattr(_code.code, "getstatementrange_ast", None)
+    if original is None:
+        return  # of another version
+    trees, found = {}, {}
+
+    def getstatementrange_ast(lineno, source, assertion=False, astnode=None):
+        file = hash(tuple(source.lines))
+        place = file, lineno, assertion
+        if place not in found:
+            found[place] = original(lineno, source, assertion, trees.get(file, astnode))
+            trees[file] = found[place][0]
+        return found[place]
+
+    _code.code.getstatementrange_ast = getstatementrange_ast
+
+
 def main():
     reporter = Reporter()
     note_success(reporter)
     if not reporter.remote:
         probe_comparisons(reporter.probe)
+    remember_statements()
     reporter.event("alive", nonce=reporter.nonce)  # from here on the submission's code may run
     options = ["-c", "/dev/null", "--rootdir", os.getcwd(), "--confcutdir", os.getcwd()]
     options += ["-p", "no:cacheprovider", "--tb=short", "-q", "--no-header", "--color=no"]

@@ -12,7 +12,7 @@ use std::{
 
 use assay_repos::{Flag, ReportKind, Severity};
 use assay_sandbox::{LimitKind, Termination};
-use hashbrown::HashTable;
+use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
     MAX_EVIDENCE, MAX_FLAGS, MAX_ID, MAX_MESSAGE, Progress, Report, TestResult, TestStatus,
@@ -57,20 +57,19 @@ impl Suite {
             return self.too_many();
         }
         let hash = self.hasher.hash_one(&result.id);
-        let known = self
-            .places
-            .find(hash, |(other, place)| *other == hash && self.tests[*place].id == result.id);
-        match known {
-            Some((_, place)) => {
-                let known = &mut self.tests[*place];
+        let tests = &mut self.tests;
+        let same = |(other, place): &(u64, usize)| *other == hash && tests[*place].id == result.id;
+        match self.places.entry(hash, same, |(hash, _)| *hash) {
+            Entry::Occupied(known) => {
+                let known = &mut tests[known.get().1];
                 if badness(result.status) > badness(known.status) {
                     *known = result;
                 }
             }
-            None if self.tests.len() == MAX_TESTS => self.too_many(),
-            None => {
-                self.places.insert_unique(hash, (hash, self.tests.len()), |(hash, _)| *hash);
-                self.tests.push(result);
+            Entry::Vacant(_) if tests.len() == MAX_TESTS => self.too_many(),
+            Entry::Vacant(place) => {
+                place.insert((hash, tests.len()));
+                tests.push(result);
             }
         }
     }
@@ -184,8 +183,9 @@ impl Suite {
 
 /// Returns how many bytes JSON has for a text without control characters but newline and tab.
 fn written(text: &str) -> usize {
-    let escaped = |byte: &u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\t');
-    text.len() + text.bytes().filter(|byte| escaped(byte)).count()
+    let escaped = |byte: u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\t');
+    let count = || text.bytes().filter(|byte| escaped(*byte)).count();
+    text.len() + if has(text, escaped) { count() } else { 0 }
 }
 
 /// Makes a result of what a report says: ids and messages bounded, without terminal codes.
@@ -212,7 +212,7 @@ pub(super) fn id<'a>(parts: impl IntoIterator<Item = &'a str, IntoIter: Clone>) 
     let mut id = String::with_capacity(bytes);
     for part in parts {
         // Control characters of two bytes begin with 0xc2.
-        let odd = part.bytes().any(|byte| byte < b' ' || matches!(byte, 0x7f | 0xc2));
+        let odd = has(part, |byte| byte < b' ' || matches!(byte, 0x7f | 0xc2));
         let part = if odd { without_escapes(part) } else { part.into() };
         let part = part.trim();
         if !id.is_empty() && !part.is_empty() {
@@ -224,6 +224,11 @@ pub(super) fn id<'a>(parts: impl IntoIterator<Item = &'a str, IntoIter: Clone>) 
         }
     }
     if id.len() > MAX_ID { bounded_id(&id) } else { id }
+}
+
+/// Whether a byte is of this kind. All are looked at, which the compiler makes many at a time of.
+fn has(text: &str, kind: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(false, |found, byte| found | kind(byte))
 }
 
 /// Returns `text` without the escape sequences of terminals: colours, links, titles.

@@ -91,6 +91,44 @@ fn honest_suites_leave_no_flag() {
 }
 
 #[test]
+fn what_failed_says_where_and_why() {
+    let Some(python) = Python::find() else { return };
+    let code = "def add(a, b):\n    return a - b\n";
+    let tests = "import pytest, it\n\n@pytest.mark.parametrize('a', [1, 2])\ndef test_a(a):\n    assert it.add(a, 1) == 9\ndef test_b():\n    it.add(\n        1,\n        'x')\n";
+    let files = &[("it.py", code), ("test_it.py", tests)];
+    let record = python.grade(PYTEST, files, &["test_it.py"], &[]);
+    let messages: Vec<_> =
+        record.checks[0].tests.iter().map(|test| test.message.as_deref().unwrap()).collect();
+    let why = |left, a| {
+        format!(
+            "test_it.py:5: in test_a\n    assert it.add(a, 1) == 9\nE   assert {left} == 9\n\
+             E    +  where {left} = <function add at 0x...>({a}, 1)\n\
+             E    +    where <function add at 0x...> = it.add"
+        )
+    };
+    // The second is at the place of the first, of which pytest is told what it found there.
+    for (message, why) in messages.iter().zip([why(0, 1), why(1, 2)]) {
+        assert_eq!(without_addresses(message), why);
+    }
+    let second = messages[2];
+    assert!(
+        second.starts_with(
+            "test_it.py:7: in test_b\n    it.add(\nit.py:2: in add\n    return a - b\n"
+        ) && second.contains("TypeError: unsupported operand"),
+        "{second}"
+    );
+}
+
+/// Takes addresses out of a text.
+fn without_addresses(text: &str) -> String {
+    let mut parts = text.split("0x");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |said, part| {
+        said + "0x..." + part.trim_start_matches(|c: char| c.is_ascii_hexdigit())
+    })
+}
+
+#[test]
 fn suites_that_cannot_run_blame_the_submission_of_a_known_task() {
     let Some(python) = Python::find() else { return };
     let must_pass = &["test_it.py::test_a"];

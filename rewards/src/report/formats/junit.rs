@@ -8,11 +8,13 @@ use std::borrow::Cow;
 
 use quick_xml::{
     Reader,
-    escape::{resolve_predefined_entity, unescape},
-    events::{BytesRef, BytesStart, Event},
+    events::{BytesStart, Event},
 };
 
-use super::cut;
+use super::{
+    cut,
+    xml::{each_attribute, resolve},
+};
 use crate::report::{
     MAX_ID, MAX_MESSAGE, TestStatus,
     suite::{Suite, id, result},
@@ -20,8 +22,6 @@ use crate::report::{
 
 /// Elements within each other; real reports have fewer than ten.
 const MAX_DEPTH: usize = 64;
-/// Attributes of an element; real ones have about ten.
-const MAX_ATTRIBUTES: usize = 64;
 
 /// Reads one document.
 pub(super) fn read(document: &[u8], suite: &mut Suite) {
@@ -55,9 +55,9 @@ enum Bad {
     TwoReports,
 }
 
-impl From<&str> for Bad {
-    fn from(what: &str) -> Self {
-        Self::Malformed(what.to_owned())
+impl<T: Into<String>> From<T> for Bad {
+    fn from(what: T) -> Self {
+        Self::Malformed(what.into())
     }
 }
 
@@ -109,14 +109,12 @@ struct Group {
 struct Case {
     id: String,
     time: Option<f64>,
-    /// The attribute `status`, of googletest and ctest.
-    status: String,
+    status: Word,
     failures: u64,
     errors: u64,
-    skipped: bool,
-    /// The type of `skipped`: `pytest.xfail`, `todo`.
-    skipped_as: String,
-    skipped_for: String,
+    skipped: Option<Skip>,
+    /// Whether ctest was told to skip it.
+    asked_to_skip: bool,
     disabled: bool,
     flaky: bool,
     rerun_failed: bool,
@@ -124,6 +122,28 @@ struct Case {
     tries: u64,
     timed_out: bool,
     message: String,
+}
+
+/// The attribute `status`, of googletest and ctest.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Word {
+    Fail,
+    NotRun,
+    Disabled,
+    #[default]
+    Other,
+}
+
+/// The type of `skipped`.
+#[derive(Clone, Copy, PartialEq)]
+enum Skip {
+    /// `pytest.xfail`
+    Xfail,
+    /// `pytest.skip` and what else pytest has.
+    Pytest,
+    /// `todo`, of node.
+    Todo,
+    Other,
 }
 
 impl Junit<'_> {
@@ -230,22 +250,26 @@ impl Junit<'_> {
         each_attribute(start, |key, value| match key {
             "name" => name = value,
             "classname" => class = value,
-            "time" if value.contains(',') => case.time = value.replace(',', "").trim().parse().ok(),
-            "time" => case.time = value.trim().parse().ok(),
-            "status" => case.status = cut(&value, MAX_ID).to_owned(),
+            "time" => {
+                let seconds = value.trim_ascii();
+                let grouped = || seconds.replace(',', "").parse().ok();
+                case.time = seconds.parse().ok().or_else(grouped);
+            }
+            "status" => case.status = Word::read(&value),
             "result" if value == "suppressed" => case.disabled = true,
             _ => {}
         })?;
-        if name.trim().is_empty() {
+        let (class, name) = (class.trim(), name.trim());
+        if name.is_empty() {
             return Err("a test without a name".into());
         }
-        case.id = match class.trim() {
+        case.id = match class {
             "" | "test" => {
                 let around = self.groups.last().map_or("", |group| group.path.as_str());
-                id([around, &*name])
+                id([around, name])
             }
-            class if class == name.trim() => id([class]),
-            class => id([class, &*name]),
+            _ if class == name => id([class]),
+            _ => id([class, name]),
         };
         Ok(case)
     }
@@ -275,9 +299,8 @@ impl Junit<'_> {
             }
             Tag::Error => case.errors += 1,
             Tag::Skipped => {
-                case.skipped = true;
-                case.skipped_as = kind;
-                case.skipped_for.clone_from(&message);
+                case.skipped = Some(Skip::read(&kind));
+                case.asked_to_skip = message.starts_with("SKIP_");
             }
             Tag::Disabled => case.disabled = true,
             Tag::Flaky => case.flaky = true,
@@ -340,24 +363,24 @@ impl Case {
 
     /// Whether it may have a result of its own and one of its teardown.
     fn breaks_late(&self) -> bool {
-        self.errors > 0 || self.skipped_as.starts_with("pytest.")
+        self.errors > 0 || matches!(self.skipped, Some(Skip::Xfail | Skip::Pytest))
     }
 
     fn report(self, suite: &mut Suite) {
-        let expected = self.skipped_as == "pytest.xfail" && self.errors == 0;
-        let todo = self.skipped_as == "todo";
-        let failed = self.failures > 0 || self.rerun_failed || self.status == "fail";
+        let expected = self.skipped == Some(Skip::Xfail) && self.errors == 0;
+        let todo = self.skipped == Some(Skip::Todo);
+        let failed = self.failures > 0 || self.rerun_failed || self.status == Word::Fail;
         // ctest calls a test skipped whose program is not there, and fails.
-        let not_run = self.status == "notrun" && self.skipped;
+        let not_run = self.status == Word::NotRun && self.skipped.is_some();
         let status = match () {
             () if expected || todo && failed => TestStatus::Xfailed,
             () if todo => TestStatus::Xpassed,
             () if self.errors > 0 => TestStatus::Error,
             () if self.timed_out => TestStatus::Timeout,
             () if failed => TestStatus::Failed,
-            () if not_run && !self.skipped_for.starts_with("SKIP_") => TestStatus::Error,
-            () if self.skipped || self.disabled => TestStatus::Skipped,
-            () if matches!(self.status.as_str(), "notrun" | "disabled") => TestStatus::Skipped,
+            () if not_run && !self.asked_to_skip => TestStatus::Error,
+            () if self.skipped.is_some() || self.disabled => TestStatus::Skipped,
+            () if matches!(self.status, Word::NotRun | Word::Disabled) => TestStatus::Skipped,
             () => TestStatus::Passed,
         };
         if self.flaky && status == TestStatus::Passed {
@@ -367,34 +390,24 @@ impl Case {
     }
 }
 
-/// Calls `each` with every attribute, entities replaced.
-fn each_attribute<'a>(
-    start: &'a BytesStart<'_>,
-    mut each: impl FnMut(&str, Cow<'a, str>),
-) -> Result<(), Bad> {
-    // The library's own look-out for repeated names takes quadratic time.
-    let mut attributes = start.attributes();
-    for (number, attribute) in attributes.with_checks(false).enumerate() {
-        if number == MAX_ATTRIBUTES {
-            return Err("an element with too many attributes".into());
+impl Word {
+    fn read(word: &str) -> Self {
+        match word {
+            "fail" => Self::Fail,
+            "notrun" => Self::NotRun,
+            "disabled" => Self::Disabled,
+            _ => Self::Other,
         }
-        let attribute = attribute.map_err(|error| Bad::Malformed(error.to_string()))?;
-        let value = match attribute.value {
-            Cow::Borrowed(value) => unescape(value),
-            Cow::Owned(value) => unescape(&value).map(|value| value.into_owned().into()),
-        };
-        let value = value.map_err(|error| Bad::Malformed(error.to_string()))?;
-        each(attribute.key.local_name().as_ref(), value);
     }
-    Ok(())
 }
 
-/// Returns what a reference in text stands for: a character, or one of the five that XML knows.
-fn resolve(reference: &BytesRef<'_>) -> Result<String, Bad> {
-    let unknown = || Bad::from("an entity that XML does not know");
-    match reference.resolve_char_ref() {
-        Ok(Some(c)) => Ok(c.to_string()),
-        Ok(None) => resolve_predefined_entity(reference).map(ToOwned::to_owned).ok_or_else(unknown),
-        Err(_) => Err(unknown()),
+impl Skip {
+    fn read(kind: &str) -> Self {
+        match kind {
+            "pytest.xfail" => Self::Xfail,
+            "todo" => Self::Todo,
+            _ if kind.starts_with("pytest.") => Self::Pytest,
+            _ => Self::Other,
+        }
     }
 }

@@ -8,6 +8,7 @@ mod junit;
 mod log;
 mod mocha;
 mod tap;
+mod xml;
 
 use std::borrow::Cow;
 

@@ -9,6 +9,7 @@ use assay_repos::Severity;
 
 mod cargo;
 mod delivery;
+mod dialects;
 mod go_json;
 mod json;
 mod junit;

@@ -127,6 +127,7 @@ pub(super) async fn run(
     let evaluator = app.fleet().evaluator();
     let mut runs = stream::iter(jobs)
         .map(|(at, task, role, submission)| async move {
+            let started = Instant::now();
             let verdict = match submission {
                 Some(submission) => {
                     let evaluation = Evaluation::new(RequestId::generate(), task, submission);
@@ -134,22 +135,22 @@ pub(super) async fn run(
                 }
                 None => evaluator.baseline(task).await,
             };
-            (at, role, verdict.map(|verdict| verdict.record))
+            (at, role, verdict.map(|verdict| verdict.record), started.elapsed())
         })
         .buffer_unordered(app.fleet().stats().workers);
     let mut floors = vec![Worth::default(); tasks.len()];
-    while let Some((at, role, record)) = runs.next().await {
+    while let Some((at, role, record, took)) = runs.next().await {
         progress.inc(1);
         match (role, record) {
             (Role::Floor, record) if infra(&record) => {
-                found[at].push(Tried::new(NOTHING.into(), None, &record));
+                found[at].push(Tried::new(NOTHING.into(), None, &record, took));
             }
             (Role::Floor, Ok(record)) => floors[at] = floors[at].max(Worth::of(&record)),
             // What the task can't run has no worth.
             (Role::Floor, Err(_)) => {}
-            (Role::Gold, record) => found[at].push(Tried::new("gold".into(), None, &record)),
+            (Role::Gold, record) => found[at].push(Tried::new("gold".into(), None, &record, took)),
             (Role::Attack { name, recipe }, record) => {
-                found[at].push(Tried::new(name, recipe, &record));
+                found[at].push(Tried::new(name, recipe, &record, took));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What attacks came to.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use assay_repos::{Attack, Flag, Severity, Task, TaskError};
 use assay_rewards::{Failure, Fault, GradeRecord, Outcome, Phase, RewardSpec, score};
@@ -67,6 +67,8 @@ pub(in crate::cli) struct Tried {
     flags: Vec<Remark>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
+    /// How long it took, from asking for it to its record.
+    seconds: f64,
     #[serde(skip)]
     infra: bool,
     /// Why there was nothing to try.
@@ -86,7 +88,9 @@ impl Tried {
         attack: String,
         recipe: Option<&'static Attack>,
         record: &Result<GradeRecord, Failure>,
+        took: Duration,
     ) -> Self {
+        let seconds = took.as_secs_f64();
         let told = |failure: &Failure| format!("{}: {}", failure.kind, failure.detail);
         let infra = infra(record);
         let class = recipe.map(|recipe| recipe.class.as_str());
@@ -101,6 +105,7 @@ impl Tried {
                 known,
                 flags: record.flags.iter().map(remark).collect(),
                 failure: record.failure.as_ref().map(told),
+                seconds,
                 infra,
                 unread: None,
             },
@@ -113,6 +118,7 @@ impl Tried {
                 known,
                 flags: Vec::new(),
                 failure: Some(told(failure)),
+                seconds,
                 infra,
                 unread: None,
             },
@@ -123,7 +129,7 @@ impl Tried {
     pub(super) fn unreadable(error: &TaskError) -> Self {
         let failure = Failure::new("task_file", Phase::Prepare, Fault::Task, error.to_string());
         let unread = Some(error.to_string());
-        Self { unread, ..Self::new("gold".into(), None, &Err(failure)) }
+        Self { unread, ..Self::new("gold".into(), None, &Err(failure), Duration::ZERO) }
     }
 
     /// Without a floor, nobody knows what is more.

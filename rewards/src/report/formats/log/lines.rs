@@ -1,15 +1,17 @@
-//! Tools that write a line for each test, with a word or a sign for its result.
+//! Tools that write a line for each test, where words around its name don't say it all.
 
 use std::collections::HashMap;
 
 use super::Log;
-use crate::report::TestStatus::{self, Error, Failed, Passed, Skipped};
+use crate::report::TestStatus::{self, Error, Failed, Passed, Skipped, Timeout};
 
 /// What a line says.
 pub(super) enum Line<'a> {
     Test(&'a str, TestStatus),
     /// The summary: how many passed at most, where it says so.
     End(Option<u64>),
+    /// One of several summaries: how many passed of its part.
+    Part(u64),
 }
 
 /// Reads a log by its lines.
@@ -18,6 +20,9 @@ pub(super) fn each(document: &str, log: &mut Log<'_>, read: fn(&str) -> Option<L
         match read(line.trim()) {
             Some(Line::Test(name, status)) => log.add(untimed(name), status, ""),
             Some(Line::End(room)) => log.ends(room),
+            Some(Line::Part(room)) => {
+                log.ends(Some(log.room.unwrap_or_default().saturating_add(room)))
+            }
             None => {}
         }
     }
@@ -41,52 +46,10 @@ pub(super) fn gradle(line: &str) -> Option<Line<'_>> {
     (name.contains(" > ") && !name.starts_with('>')).then(|| Line::Test(name.trim(), status))
 }
 
-/// Ant: `[junit] [PASS] test`.
-pub(super) fn ant(line: &str) -> Option<Line<'_>> {
-    if matches!(line, "BUILD FAILED" | "BUILD SUCCESSFUL") {
-        return Some(Line::End(None));
-    }
-    let line = line.strip_prefix("[junit]")?.trim();
-    let signs = [("[PASS] ", Passed), ("[FAIL] ", Failed), ("[ERR] ", Error), ("[SKIP] ", Skipped)];
-    signed(line, &signs)
-}
-
-/// jest: `✓ adds (3 ms)`.
-pub(super) fn jest(line: &str) -> Option<Line<'_>> {
-    if let Some(counts) = line.strip_prefix("Tests: ")
-        && counts.ends_with(" total")
-    {
-        return Some(Line::End(Some(told(counts, " passed"))));
-    }
-    let signs = [
-        ("✓ ", Passed),
-        ("✕ ", Failed),
-        ("○ skipped ", Skipped),
-        ("○ ", Skipped),
-        ("✎ todo ", Skipped),
-    ];
-    signed(line, &signs)
-}
-
-/// vitest: `✓ sum.test.ts > group > adds 3ms`. It has lines for files, too.
-pub(super) fn vitest(line: &str) -> Option<Line<'_>> {
-    if let Some(counts) = line.strip_prefix("Tests  ")
-        && counts.ends_with(')')
-    {
-        return Some(Line::End(None));
-    }
-    let line = line.strip_suffix(" [skipped]").unwrap_or(line);
-    let line = match line.rsplit_once(' ') {
-        Some((name, time)) if is_time(time) => name,
-        _ => line,
-    };
-    signed(line, &[("✓ ", Passed), ("× ", Failed), ("↓ ", Skipped)])
-}
-
 /// minitest: `TestSum#test_adds = 0.01 s = .`
 pub(super) fn minitest(line: &str) -> Option<Line<'_>> {
     if line.contains(" assertions, ") && line.contains(" failures, ") {
-        let total = told(line, " runs") + told(line, " tests");
+        let total = told(line, " runs").max(told(line, " tests"));
         return Some(Line::End(Some(total)));
     }
     let (rest, sign) = line.rsplit_once(" = ")?;
@@ -101,6 +64,111 @@ pub(super) fn minitest(line: &str) -> Option<Line<'_>> {
     // Names of shoulda end with `. `, which rows leave out.
     let name = name.trim_end().trim_end_matches('.');
     time.ends_with(" s").then_some(Line::Test(name, status))
+}
+
+/// test-unit with `--verbose`: `test_adds:   .: (0.001)`, `test: adds:   F`.
+pub(super) fn test_unit(line: &str) -> Option<Line<'_>> {
+    if line.contains(" assertions, ") && line.contains(" failures, ") {
+        return Some(Line::End(Some(told(line, " tests"))));
+    }
+    let line = line.rsplit_once(": (").map_or(line, |(line, _)| line);
+    let (name, sign) = line.rsplit_once(char::is_whitespace)?;
+    let name = name.trim_end().strip_suffix(':')?;
+    let status = match sign {
+        "." => Passed,
+        "F" => Failed,
+        "E" => Error,
+        "O" | "P" => Skipped,
+        _ => return None,
+    };
+    Some(Line::Test(name.strip_prefix("test: ").unwrap_or(name), status))
+}
+
+/// ctest: `1/3 Test #1: adds ......   Passed    0.01 sec`.
+pub(super) fn ctest(line: &str) -> Option<Line<'_>> {
+    if line.contains("% tests passed, ") {
+        return Some(Line::End(None));
+    }
+    let (of, rest) = line.split_once(" Test ")?;
+    if !of.contains('/') || !of.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let (_, rest) = rest.trim_start().strip_prefix('#')?.split_once(": ")?;
+    let (name, rest) = rest.split_once(" ..")?;
+    let signs = [
+        ("Passed", Passed),
+        ("Skipped", Skipped),
+        ("Not Run (Disabled)", Skipped),
+        ("Timeout", Timeout),
+        ("", Failed),
+    ];
+    let Line::Test(_, status) = signed(rest.trim_start_matches(['.', ' ', '*']), &signs)? else {
+        return None;
+    };
+    Some(Line::Test(name, status))
+}
+
+/// ExUnit with `--trace`: `* test adds (0.1ms) [L#4]`, also of what fails; then `1) test adds (SumTest)`.
+pub(super) fn elixir(line: &str) -> Option<Line<'_>> {
+    if line.starts_with(|c: char| c.is_ascii_digit()) {
+        if let Some((_, title)) = line.split_once(") test ") {
+            let (name, _) = title.rsplit_once(" (")?;
+            return Some(Line::Test(name, Failed));
+        }
+        let ends = line.contains(" failure") && line.contains(" test");
+        return ends.then(|| Line::End(Some(told(line, " tests").max(told(line, " test")))));
+    }
+    // It writes over the line in which a test began.
+    let (_, line) = line.rsplit_once('\r').unwrap_or(("", line));
+    let (name, _) = line.trim_start().strip_prefix("* test ")?.rsplit_once(" [L#")?;
+    let (name, said) = name.rsplit_once(" (")?;
+    match said.strip_suffix(')')? {
+        "skipped" | "excluded" => Some(Line::Test(name, Skipped)),
+        time if is_time(time) => Some(Line::Test(name, Passed)),
+        _ => None,
+    }
+}
+
+/// plenary.nvim: `Success || sum adds`, and for each file `Success: 3`.
+pub(super) fn plenary(line: &str) -> Option<Line<'_>> {
+    if let Some(count) = line.strip_prefix("Success:") {
+        return Some(Line::Part(count.trim().parse().ok()?));
+    }
+    let (word, name) = line.split_once("||")?;
+    let status = match word.trim() {
+        "Success" => Passed,
+        "Fail" | "Failed" => Failed,
+        "Skip" | "Skipped" | "Pending" => Skipped,
+        _ => return None,
+    };
+    Some(Line::Test(name, status))
+}
+
+/// Alcotest: `[OK]   sum   0   adds.`, whose id is `sum 0 adds.`
+pub(super) fn alcotest(document: &str, log: &mut Log<'_>) {
+    for line in document.lines().map(str::trim) {
+        if line.ends_with(" tests run.") || line.ends_with(" test run.") {
+            let (before, _) = line.rsplit_once(" test").unwrap_or_default();
+            log.ends(before.rsplit(' ').next().and_then(|count| count.parse().ok()));
+            continue;
+        }
+        let Some((word, rest)) = line.strip_prefix('[').and_then(|line| line.split_once(']'))
+        else {
+            continue;
+        };
+        let status = match word {
+            "OK" => Passed,
+            "FAIL" => Failed,
+            "ERROR" => Error,
+            "SKIP" => Skipped,
+            _ => continue,
+        };
+        let words: Vec<&str> = rest.split_whitespace().collect();
+        let number = |word: &&str| word.bytes().all(|byte| byte.is_ascii_digit());
+        if words.iter().skip(1).any(number) {
+            log.add(&words.join(" "), status, "");
+        }
+    }
 }
 
 /// PHPUnit's `--testdox`: a class, `Sum (Tests\Sum)`, and below it ` ✔ Adds`.
@@ -176,7 +244,7 @@ fn told(counts: &str, word: &str) -> u64 {
 }
 
 /// Takes a time off the end of a name: ` (3 ms)`, ` [1.34 ms]`, ` in 0.2 sec`.
-fn untimed(name: &str) -> &str {
+pub(super) fn untimed(name: &str) -> &str {
     let name = name.trim();
     let bracketed = |open: &str, close: char| {
         let (name, time) = name.strip_suffix(close)?.rsplit_once(open)?;
@@ -187,7 +255,7 @@ fn untimed(name: &str) -> &str {
 }
 
 /// Whether this is a number with a unit: `3 ms`, `1.34ms`, `0.2 sec`, `5s`.
-fn is_time(text: &str) -> bool {
+pub(super) fn is_time(text: &str) -> bool {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     unit.len() < text.len() && matches!(unit.trim(), "ms" | "s" | "sec" | "msec" | "m")
 }

@@ -4,7 +4,9 @@
 //! Whatever a test prints can look like a result. So a log has to say itself that it ended, a
 //! summary has to have room for what passed, and lines are read only where the tool writes them.
 
+mod dialects;
 mod lines;
+mod maven;
 mod pytest;
 mod sympy;
 mod unittest;
@@ -29,17 +31,26 @@ pub(super) fn read(parser: LogParser, document: &[u8], suite: &mut Suite) {
             pytest::read(&document, &mut log, str::to_owned);
         }
         LogParser::PytestOptions => pytest::read(&document, &mut log, pytest::short_option),
+        LogParser::Cpp => pytest::read(&document, &mut log, pytest::last_part),
         LogParser::Matplotlib => pytest::read(&document, &mut log, pytest::plain_buttons),
         LogParser::Django => unittest::read(&document, &mut log),
         LogParser::Sympy => sympy::read(&document, &mut log),
         LogParser::GoTest => lines::go(&document, &mut log),
         LogParser::GradleCustom => lines::each(&document, &mut log, lines::gradle),
-        LogParser::Ant => lines::each(&document, &mut log, lines::ant),
-        LogParser::Jest => lines::each(&document, &mut log, lines::jest),
-        LogParser::Vitest => lines::each(&document, &mut log, lines::vitest),
         LogParser::Minitest => lines::each(&document, &mut log, lines::minitest),
+        LogParser::RubyUnit => lines::each(&document, &mut log, lines::test_unit),
+        LogParser::Ctest => lines::each(&document, &mut log, lines::ctest),
+        LogParser::Elixir => lines::each(&document, &mut log, lines::elixir),
+        LogParser::LuaNvim => lines::each(&document, &mut log, lines::plenary),
+        LogParser::Ocaml => lines::alcotest(&document, &mut log),
         LogParser::Phpunit => lines::phpunit(&document, &mut log),
-        LogParser::Cargo => {}
+        LogParser::Maven => maven::commands(&document, &mut log),
+        LogParser::JavaMvn => maven::classes(&document, &mut log),
+        _ => {
+            if let Some(dialect) = dialects::of(parser) {
+                dialect.read(&document, &mut log);
+            }
+        }
     }
     log.finish();
 }

@@ -155,7 +155,7 @@ fn summary(line: &str) -> Option<u64> {
         let (number, word) = count.split_once(' ')?;
         let number: u64 = number.parse().ok()?;
         if matches!(word, "passed" | "xfailed") {
-            passed += number;
+            passed = number.saturating_add(passed);
         }
     }
     Some(passed)
@@ -179,4 +179,11 @@ pub(super) fn short_option(id: &str) -> String {
 /// Returns an id in which mouse buttons are numbers, as matplotlib's rows have them.
 pub(super) fn plain_buttons(id: &str) -> String {
     id.replace("MouseButton.LEFT", "1").replace("MouseButton.RIGHT", "3")
+}
+
+/// Returns the test's own name: `test_a[1]` of `t.py::Sum::test_a[1]`.
+pub(super) fn last_part(id: &str) -> String {
+    let (before, parameters) = id.split_at(id.find('[').unwrap_or(id.len()));
+    let name = before.rsplit("::").next().unwrap_or(before);
+    format!("{name}{parameters}")
 }

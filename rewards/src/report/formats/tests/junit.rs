@@ -212,6 +212,12 @@ fn dialects() {
             &["+ S > a & b ☺"],
         ),
         (
+            "attributes as they may stand",
+            0,
+            suite("<testcase\n  x:name='no' time = '1,234.5'\tname = \"a='>' é\" classname=''/>"),
+            &["+ S > a='>' é"],
+        ),
+        (
             "a namespace, a prologue",
             0,
             format!(
@@ -301,6 +307,11 @@ fn dialects() {
             &["? S > a", "report.malformed"],
         ),
         ("no name", 0, suite("<testcase classname='a'/>"), &["report.malformed"]),
+        ("an attribute without a value", 0, suite("<testcase name/>"), &["report.malformed"]),
+        ("without quotes", 0, suite("<testcase name=a/>"), &["report.malformed"]),
+        ("without a second quote", 0, suite("<testcase name='a\"/>"), &["report.malformed"]),
+        ("two words for a name", 0, suite("<testcase my name='a'/>"), &["report.malformed"]),
+        ("no name before the value", 0, suite("<testcase ='a'/>"), &["report.malformed"]),
         (
             "tests within tests",
             0,

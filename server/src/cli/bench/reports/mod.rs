@@ -5,7 +5,7 @@ mod samples;
 use std::{fmt, hint::black_box, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use assay_repos::ReportKind;
+use assay_repos::{LogParser, ReportKind};
 use assay_rewards::{Evidence, Progress, TestStatus, parse};
 use assay_sandbox::{Capture, Execution, Isolation, Termination, Usage};
 use quick_xml::{Reader, escape::unescape, events::Event};
@@ -121,8 +121,18 @@ fn formats() -> impl Iterator<Item = (ReportKind, Peer)> {
         (Tap, Peer::Lines),
         (Cargo, Peer::Lines),
     ];
-    let logs = ReportKind::ALL.iter().filter(|kind| matches!(kind, Log(_)));
-    known.into_iter().chain(logs.map(|kind| (*kind, Peer::Lines)))
+    // One for each reader of logs.
+    let logs = [
+        LogParser::Pytest,
+        LogParser::Django,
+        LogParser::Sympy,
+        LogParser::GoTest,
+        LogParser::Cargo,
+        LogParser::Jest,
+        LogParser::Minitest,
+        LogParser::Phpunit,
+    ];
+    known.into_iter().chain(logs.map(|parser| (Log(parser), Peer::Lines)))
 }
 
 impl Peer {
