@@ -278,6 +278,7 @@ os.write(3, b'told')
         stdin: b"in"[..].into(),
         channels: vec![Channel { fd: 3, end: ChannelEnd::Collect { max_bytes: 100 } }],
         warm,
+        ..Command::default()
     };
     let warm = Warm { modules: vec!["json".into()], programs: Arc::default() };
     let cold = run(&docker, spec.clone(), command(None)).await;
