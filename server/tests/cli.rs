@@ -301,10 +301,8 @@ fn a_task_that_code_without_any_effect_solves_is_invalid() {
         fs::write(dir.join("private").join(gold.0), gold.1).unwrap();
     };
     support::write_program_task(&catalog, "programs.weak", "train");
-    let (weak, strong) = (
-        "def test_it(f): assert not f(['a'], 0)\n",
-        "def test_it(f): assert f(['a'], 1) == 2\n",
-    );
+    let (weak, strong) =
+        ("def test_it(f): assert not f(['a'], 0)\n", "def test_it(f): assert f(['a'], 1) == 2\n");
     let assay = |args: &[&str]| {
         let mut command = assay(folder.path(), args);
         command.env_remove("ASSAY_CACHE").output().unwrap()

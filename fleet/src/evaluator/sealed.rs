@@ -278,7 +278,10 @@ mod tests {
             assert_eq!(subject.termination.success(), ended, "{name}");
         }
         let broken = async { Err("broken") };
-        assert!(together(pending(), broken, &never()).await.is_err(), "the grader waits for nobody");
+        assert!(
+            together(pending(), broken, &never()).await.is_err(),
+            "the grader waits for nobody"
+        );
         let broken = async { Err("broken") };
         assert!(together(broken, after(0.0, never()), &never()).await.is_err());
     }

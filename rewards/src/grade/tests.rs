@@ -39,7 +39,9 @@ fn solved(record: &GradeRecord) -> bool {
 
 /// The end of a report without a test.
 fn end(seq: u64, exit: i32) -> String {
-    format!("{{\"seq\":{seq},\"event\":\"end\",\"nonce\":\"{NONCE}\",\"exit\":{exit},\"counts\":{{}}}}\n")
+    format!(
+        "{{\"seq\":{seq},\"event\":\"end\",\"nonce\":\"{NONCE}\",\"exit\":{exit},\"counts\":{{}}}}\n"
+    )
 }
 
 fn kind(record: &GradeRecord) -> &str {

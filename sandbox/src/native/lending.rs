@@ -176,8 +176,7 @@ impl<'a> Lending<'a> {
     /// Leaves the interpreter ready for the next job, once all of the sandbox is dead. Returns how
     /// the process started, whether there is no interpreter any more, and why there was no process.
     pub(super) fn finish(self) -> (Start, bool, Option<(String, i32)>) {
-        let ready =
-            self.interpreter.is_some_and(|it| !self.asked || it.conversation.settle());
+        let ready = self.interpreter.is_some_and(|it| !self.asked || it.conversation.settle());
         (self.start, !ready, self.failed)
     }
 }

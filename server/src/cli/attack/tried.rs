@@ -219,8 +219,7 @@ pub(super) struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub(super) fn new(task: &'a Task, tried: &'a [Tried]) -> Self {
-        let is_attack =
-            |one: &&Tried| !one.is_gold() && !one.is_nothing() && !one.is_idle();
+        let is_attack = |one: &&Tried| !one.is_gold() && !one.is_nothing() && !one.is_idle();
         let attacks = || tried.iter().filter(is_attack);
         let names = |which: fn(&Tried) -> bool| {
             attacks().filter(|one| which(one)).map(|one| one.attack.as_str()).collect()
