@@ -108,6 +108,9 @@ class Writer {
     if (types.isProxy(value)) throw new CannotCross("a Proxy can't cross");
     const prototype = Object.getPrototypeOf(value);
     const came = (this.inArguments || this.inKey) && unchanging.get(value);
+    if (this.inKey && !came) {
+      throw new CannotCross("an object that is a Map's key or a Set's member can't cross, unless it came as a tuple");
+    }
     if (came) {
       const held = this.inArguments ? came.held : [...value];
       this.unchanging(came.tag, held, depth);
@@ -164,9 +167,6 @@ class Writer {
   // Python wants keys and members that can be hashed, and that differ by what they hold.
   key(key, depth, seen) {
     if (typeof key !== "object" || key === null) return this.value(key, depth + 1);
-    if (!unchanging.has(key)) {
-      throw new CannotCross("an object that is a Map's key or a Set's member can't cross, unless it came as a tuple");
-    }
     const [start, within] = [this.size, this.inKey];
     this.inKey = true;
     this.value(key, depth + 1);
