@@ -16,6 +16,7 @@ use assay_repos::{
 use assay_rewards::{GradeHeader, GradeRecord, harness};
 use assay_sandbox::{FileEntry, Layer, Limits, SandboxSpec};
 
+use super::suite::Seal;
 use crate::{Resolved, Seen, Stop, ledger};
 
 pub(crate) type Trusted = Arc<BTreeMap<PathBuf, Arc<[u8]>>>;
@@ -39,6 +40,8 @@ pub(crate) struct Ground {
     /// is run with, or compiled with.
     pub(crate) grader: Trusted,
     pub(crate) subject: Trusted,
+    /// For sealed `pytest` checks.
+    pub(crate) seal: Seal,
     /// For `stdio` checks.
     pub(crate) cases: Vec<StdioCase>,
     /// What submissions give away is told by it.
@@ -61,6 +64,7 @@ impl Ground {
     ) -> Result<Self, TaskError> {
         let revision = task.revision()?;
         let overlay = task.trusted_overlay(&revision)?;
+        let hidden: Vec<_> = overlay.keys().cloned().collect();
         let overlay = entries(&overlay);
         let below = revision
             .base
@@ -99,6 +103,14 @@ impl Ground {
         if reports(ReportKind::Pytest) {
             runner.insert(inside("run_pytest.py"), harness::PYTEST_RUNNER.as_bytes().into());
         }
+        if reports(ReportKind::Pytest) && task.mode == Mode::Sealed {
+            runner.insert(inside("assay_remote.py"), harness::REMOTE.as_bytes().into());
+            subject.insert(inside("subject_suite.py"), harness::SUBJECT_SUITE.as_bytes().into());
+            for files in [&mut runner, &mut subject] {
+                files.insert(inside("assay_peer.py"), harness::PEER.as_bytes().into());
+                files.insert(inside("wire.py"), harness::WIRE.as_bytes().into());
+            }
+        }
         if reports(ReportKind::Unittest) || reports(ReportKind::Django) {
             runner.insert(inside("run_unittest.py"), harness::UNITTEST_RUNNER.as_bytes().into());
         }
@@ -129,6 +141,7 @@ impl Ground {
             .part(resolved.backend.name())
             .finish();
         let gold = apply_gold(&task, &revision)?;
+        let seal = Seal::of(&task, &revision, hidden, gold.as_ref().ok())?;
         task.unchanged()?;
         Ok(Self {
             ledger,
@@ -140,6 +153,7 @@ impl Ground {
             runner: Arc::new(runner),
             grader: Arc::new(grader),
             subject: Arc::new(subject),
+            seal,
             cases,
             signals,
             digest,
@@ -210,6 +224,21 @@ impl Ground {
         layers.push(Layer::Files(Arc::new(changes)));
         layers.push(self.overlay.clone());
         SandboxSpec { layers, ..self.bare(&self.runner) }
+    }
+
+    /// Returns a sandbox that holds the tests over the revision, and nothing of a submission.
+    pub(super) fn tests_spec(&self) -> SandboxSpec {
+        let mut layers = self.below.clone();
+        layers.push(self.overlay.clone());
+        SandboxSpec { layers, ..self.bare(&self.runner) }
+    }
+
+    /// Returns a sandbox that holds the submission over the revision, and no test.
+    pub(super) fn subject_spec(&self, applied: &Applied) -> SandboxSpec {
+        let mut layers = self.below.clone();
+        layers.push(Layer::Files(Arc::new(entries(&applied.changes))));
+        layers.push(self.seal.hidden.clone());
+        SandboxSpec { layers, ..self.bare(&self.subject) }
     }
 
     /// Returns a sandbox that holds the revision without the files that judge what is done to it.
