@@ -211,7 +211,7 @@ fn validate_finds_what_is_wrong_with_a_task() {
     assert_eq!((&good["valid"], &good["problems"]), (&json!(true), &json!([])), "{good}");
     let bad = of("programs.bad");
     assert_eq!(bad["valid"], false);
-    assert!(bad["problems"][0].as_str().unwrap().contains("gold is SCORED with reward 0"), "{bad}");
+    assert!(bad["problems"].to_string().contains("gold is SCORED with reward 0"), "{bad}");
     let summary = &lines.last().unwrap()["summary"];
     assert_eq!((&summary["runs"], &summary["invalid"]), (&json!(2), &json!(1)), "{summary}");
     assert_eq!((&summary["tasks"], &summary["undecided"]), (&json!(2), &json!(0)), "{summary}");
@@ -221,6 +221,62 @@ fn validate_finds_what_is_wrong_with_a_task() {
 
     let one = assay(&["task", "validate", "programs.good", "--json"]);
     assert_eq!(one.status.code(), Some(0), "{}", String::from_utf8_lossy(&one.stderr));
+}
+
+#[test]
+fn a_task_that_code_without_any_effect_solves_is_invalid() {
+    if !ready() {
+        return;
+    }
+    let folder = folder();
+    let catalog = folder.path().join("catalog");
+    let write = |id: &str, language: &str, test: &str, gold: (&str, &str)| {
+        let dir = support::write_program_task(&catalog, id, "train");
+        let task = format!(
+            "schema = 1\nid = \"{id}\"\nlanguage = \"{language}\"\nsplit = \"train\"\n\n\
+             [prompt]\ntemplate = \"problem.md\"\n\n[submission]\nkind = \"function\"\nentry = \"twice\"\n\
+             signature = \"(words: list<str>, n: i64) -> i64\"\n\n\
+             [[check]]\nid = \"asserts\"\nreport = \"function\"\n"
+        );
+        let task = match language {
+            "python" => task.replace("signature = \"(words: list<str>, n: i64) -> i64\"\n", ""),
+            _ => task,
+        };
+        fs::write(dir.join("task.toml"), task).unwrap();
+        fs::write(dir.join("private/tests.py"), test).unwrap();
+        fs::write(dir.join("private").join(gold.0), gold.1).unwrap();
+    };
+    support::write_program_task(&catalog, "programs.weak", "train");
+    let (weak, strong) =
+        ("def test_it(f): assert not f(['a'], 0)\n", "def test_it(f): assert f(['a'], 1) == 2\n");
+    let assay = |args: &[&str]| {
+        let mut command = assay(folder.path(), args);
+        command.env_remove("ASSAY_CACHE").output().unwrap()
+    };
+    let c = "#include <stdint.h>\nint64_t twice(char **w, size_t l, int64_t n) { return 2 * n; }\n";
+    for (language, gold) in [
+        ("python", ("gold.py", "def twice(words, n): return 2 * n\n")),
+        ("c", ("gold.c", c)),
+        ("rust", ("gold.rs", "fn twice(words: &[String], n: i64) -> i64 { 2 * n }\n")),
+    ] {
+        write(&format!("functions.{language}_weak"), language, weak, gold);
+    }
+    write("functions.c_strong", "c", strong, ("gold.c", c));
+    let functions = ["python_weak", "c_weak", "rust_weak", "c_strong"];
+    let ids = functions.map(|name| format!("functions.{name}"));
+    let mut validate = vec!["task", "validate", "--json", "programs.weak"];
+    validate.extend(ids.iter().map(String::as_str));
+    let output = assay(&validate);
+    for line in lines(&output).iter().filter(|line| line["task"].is_string()) {
+        let is_weak = line["task"].as_str().is_some_and(|id| id.ends_with("weak"));
+        let told = line["problems"].to_string().contains("that does nothing passes");
+        assert_eq!((is_weak, !is_weak), (told, line["valid"] == true), "{line}");
+    }
+    assert_eq!(lines(&output).last().unwrap()["summary"]["tasks"], 5);
+
+    let output = assay(&["task", "attack", "functions.c_weak", "--json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(lines(&output)[0]["problems"].to_string().contains("does nothing passes"));
 }
 
 #[test]

@@ -76,7 +76,12 @@ impl Ground {
         let mut grader = BTreeMap::new();
         let mut subject = BTreeMap::new();
         if reports(ReportKind::Function) {
-            for (name, text) in [("grader.py", harness::GRADER), ("wire.py", harness::WIRE)] {
+            let files = [
+                ("grader.py", harness::GRADER),
+                ("wire.py", harness::WIRE),
+                ("assay_messages.py", harness::MESSAGES),
+            ];
+            for (name, text) in files {
                 grader.insert(inside(name), text.as_bytes().into());
             }
             if task.mode == Mode::Guarded {
@@ -111,6 +116,7 @@ impl Ground {
         }
         if task.checks.iter().any(|check| check.report.is_ours()) {
             runner.insert(inside("assay_canary.py"), harness::CANARY.as_bytes().into());
+            runner.insert(inside("assay_messages.py"), harness::MESSAGES.as_bytes().into());
         }
         if task.checks.iter().any(|check| check.report.is_foreign()) {
             runner.insert(inside("collect.sh"), harness::COLLECT.as_bytes().into());

@@ -35,14 +35,18 @@ const MOST_CHANGED: usize = 1000;
 static PYTEST: LazyLock<Warm> = LazyLock::new(|| {
     let runner = ("run_pytest.py", harness::PYTEST_RUNNER);
     let canary = ("assay_canary.py", harness::CANARY);
+    let messages = ("assay_messages.py", harness::MESSAGES);
     let preload = ("preload_pytest.py", harness::PYTEST_PRELOAD);
-    warm(&["preload_pytest", "assay_canary"], [runner, canary, preload])
+    let modules = ["preload_pytest", "assay_canary", "assay_messages"];
+    warm(&modules, [runner, canary, messages, preload])
 });
 /// The same for `unittest` checks. Django is the work tree's, or the image's and too much.
 static UNITTEST: LazyLock<Warm> = LazyLock::new(|| {
     let runner = ("run_unittest.py", harness::UNITTEST_RUNNER);
     let canary = ("assay_canary.py", harness::CANARY);
-    warm(&["runpy", "unittest", "assay_canary"], [runner, canary])
+    let messages = ("assay_messages.py", harness::MESSAGES);
+    let modules = ["runpy", "unittest", "assay_canary", "assay_messages"];
+    warm(&modules, [runner, canary, messages])
 });
 /// The same for `function` checks: grader and subject, without a test.
 pub(super) static FUNCTION: LazyLock<Warm> = LazyLock::new(|| {
@@ -50,8 +54,9 @@ pub(super) static FUNCTION: LazyLock<Warm> = LazyLock::new(|| {
         ("grader.py", harness::GRADER),
         ("subject.py", harness::SUBJECT),
         ("wire.py", harness::WIRE),
+        ("assay_messages.py", harness::MESSAGES),
     ];
-    warm(&["wire"], programs)
+    warm(&["wire", "assay_messages"], programs)
 });
 
 pub(super) fn warm<const N: usize>(modules: &[&str], programs: [(&str, &str); N]) -> Warm {

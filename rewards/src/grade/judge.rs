@@ -201,11 +201,12 @@ fn trouble(
         return None;
     }
     // Where tests are known to exist, by the task or by what was collected, it was the submission
-    // that kept them from running.
+    // that kept them from running; and where the process left before its runner was done.
     // A log that shows no run at all may be in words that its parser doesn't know.
     let unread =
         matches!(run.check.report, ReportKind::Log(_)) && report.progress < Progress::Started;
-    let known = !unread && (expected.names_tests() || !record.tests.is_empty());
+    let tests = expected.names_tests() || !record.tests.is_empty();
+    let known = !unread && (tests || report.broke_off);
     let rank = if known { Rank::Submission } else { Rank::Task };
     let detail = match runner_evidence(run) {
         Some(evidence) => last_words(evidence.execution),

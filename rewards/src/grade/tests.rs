@@ -37,6 +37,13 @@ fn solved(record: &GradeRecord) -> bool {
         && record.checks.iter().all(|c| whole(c.must_pass) && whole(c.must_keep))
 }
 
+/// The end of a report without a test.
+fn end(seq: u64, exit: i32) -> String {
+    format!(
+        "{{\"seq\":{seq},\"event\":\"end\",\"nonce\":\"{NONCE}\",\"exit\":{exit},\"counts\":{{}}}}\n"
+    )
+}
+
 fn kind(record: &GradeRecord) -> &str {
     record.failure.as_ref().map_or("", |failure| &failure.kind)
 }
@@ -191,6 +198,25 @@ fn no_test_without_anybody_expecting_one_is_the_tasks_fault() {
     let guarded = Evidence { execution: &ended, nonce: NONCE, subject: None };
     let record = grade(&function, CheckEvidence::Process(guarded), None);
     assert_eq!((record.outcome, kind(&record)), (Outcome::Scored, "no_tests_ran"));
+    // So does a runner that spoke and was left by its process before it collected any.
+    let alive = honest(&[("a", "passed")]).0.split_inclusive('\n').take(1).collect::<String>();
+    use Outcome::{InfraError, InvalidTask, Scored};
+    for (termination, report, outcome) in [
+        (Termination::Exited(0), alive.clone(), Scored),
+        (Termination::Exited(3), alive.clone(), Scored),
+        (Termination::Signaled(11), alive.clone(), Scored),
+        // A machine without memory sends this.
+        (Termination::Signaled(9), alive.clone(), InvalidTask),
+        (Termination::Limit(LimitKind::WallStarved), alive.clone(), InfraError),
+        (Termination::Exited(1), String::new(), InfraError),
+        // The end of a run that pytest itself gave up.
+        (Termination::Exited(4), alive + &end(1, 4), InvalidTask),
+    ] {
+        let execution = ran(termination, report);
+        let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
+        let record = grade(&check, CheckEvidence::Process(evidence), None);
+        assert_eq!(record.outcome, outcome, "{termination:?}: {record:#?}");
+    }
     // A lock says that there are tests: the submission made them vanish.
     let record = grade(&check, evidence(), Some(&lock(&[("a", "failed", "passed")])));
     assert_eq!((record.outcome, kind(&record)), (Outcome::Scored, "no_tests_ran"));

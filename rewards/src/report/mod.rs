@@ -104,6 +104,8 @@ pub struct Report {
     pub tests: Vec<TestResult>,
     /// How far the runner got.
     pub progress: Progress,
+    /// Whether the runner spoke and its process left before it told an end: what it ran ended it.
+    pub broke_off: bool,
     /// Contradictions and oddities. Tampering where code under test shared the runner's process.
     pub flags: Vec<Flag>,
     /// A contradiction in a report that only our own code could write: our defect.
@@ -192,6 +194,7 @@ fn parse_exit(execution: &Execution) -> Report {
             message,
         }],
         progress: Progress::Ended,
+        broke_off: false,
         flags: Vec::new(),
         defect: None,
         canaries: Vec::new(),

@@ -177,7 +177,8 @@ impl Suite {
             (true, true) => Progress::Alive,
         };
         let (tests, flags) = (self.tests, self.flags);
-        Report { tests, progress, flags, defect: None, canaries: Vec::new() }
+        let canaries = Vec::new();
+        Report { tests, progress, broke_off: false, flags, defect: None, canaries }
     }
 }
 
