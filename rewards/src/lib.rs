@@ -12,6 +12,8 @@ pub mod harness;
 
 mod report;
 
+mod control;
+
 mod record;
 
 mod grade;
@@ -41,6 +43,7 @@ mod docs;
 mod testing;
 
 pub use assay_repos::{Flag, PatchFacts, Severity};
+pub use control::{Control, ControlRun, TestSources};
 pub use explain::{
     Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, Short, explain,
 };
