@@ -122,6 +122,7 @@ impl TestSources {
     #[must_use]
     pub fn of(language: Language, files: Files, trusted: impl Fn(&Path) -> bool) -> Self {
         let Some(syntax) = syntax(language) else { return Self::default() };
+        let files: Files = files.into_iter().filter(|(path, _)| syntax.needs(path)).collect();
         let mut places = syntax.places(&files);
         let known = |place: &Place| place.at.is_some() && trusted(&place.file);
         places.retain(|_, places| matches!(&places[..], [one] if known(one)));
@@ -185,10 +186,7 @@ impl ControlRun<'_> {
     /// Takes back what a report says for the submission where tests that must fail didn't.
     pub(crate) fn weigh(&self, kind: ReportKind, report: &mut Report) {
         let evidence = Evidence { execution: self.execution, nonce: self.nonce, subject: None };
-        let (tests, flags) = match parse(kind, &evidence) {
-            Ok(report) => (report.tests, report.flags),
-            Err(_) => Default::default(),
-        };
+        let tests = parse(kind, &evidence).map(|report| report.tests).unwrap_or_default();
         let statuses: HashMap<_, _> = tests.iter().map(|test| (&test.id, test.status)).collect();
         let spoiled = self.tests.iter().map(|id| Canary {
             kind: CanaryKind::Spoiled,
@@ -209,8 +207,6 @@ impl ControlRun<'_> {
             let why = "and no test that has to fail did";
             report.discredit("canary.missing", Severity::Warning, &evidence, why);
         }
-        // What no honest run leaves tells of this one, too.
-        report.flags.extend(flags.into_iter().filter(|flag| flag.severity == Severity::Tampering));
     }
 }
 
