@@ -254,7 +254,7 @@ fn test_sources(
     }
     // Go's tests are denied to every submission.
     let trusted = |path: &Path| task.language == Language::Go || overlay.contains_key(path);
-    Ok(TestSources::of(task.language, files, trusted))
+    Ok(TestSources::of(task.language, files, trusted).or_by_task(task.control_files()?))
 }
 
 /// Returns the gold submission of a task, or why there is none.
@@ -328,7 +328,7 @@ fn named(task: &Task) -> HashSet<(String, String)> {
     names
 }
 
-fn entries(changes: &BTreeMap<PathBuf, Change>) -> BTreeMap<PathBuf, FileEntry> {
+pub(super) fn entries(changes: &BTreeMap<PathBuf, Change>) -> BTreeMap<PathBuf, FileEntry> {
     let entry = |change: &Change| match change {
         Change::File { content, executable } => {
             FileEntry::File { content: Arc::clone(content), executable: *executable }

@@ -13,14 +13,14 @@ use assay_rewards::{
     harness, outputs_equal,
 };
 use assay_sandbox::{
-    BackendResult, Channel, ChannelEnd, Command, Execution, FileEntry, Layer, Sandbox, SandboxSpec,
-    Start, Warm,
+    BackendResult, Channel, ChannelEnd, Command, Execution, Layer, Sandbox, SandboxSpec, Start,
+    Warm,
 };
 use tokio::time::Instant;
 
 use super::{
     Ground, Job, backend_failure, defect,
-    ground::{inside, runs_node},
+    ground::{entries, inside, runs_node},
     ms, sealed,
 };
 use crate::{Resolved, Stop, Timings, ledger::Quarantined};
@@ -222,10 +222,7 @@ async fn controlled(
     (process, control) = chosen.await.map_err(|panic| defect(&panic))?;
     if let Some(Control { files, tests }) = control {
         let mut spec = ground.spec(applied);
-        let file = |(path, content): (_, Vec<u8>)| {
-            (path, FileEntry::File { content: content.into(), executable: false })
-        };
-        spec.layers.push(Layer::Files(Arc::new(files.into_iter().map(file).collect())));
+        spec.layers.push(Layer::Files(Arc::new(entries(&files))));
         let (nonce, execution) = foreign(ground, spec, check, timings).await?;
         process.control = Some(Controlled { tests, nonce, execution });
     }

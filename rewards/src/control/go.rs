@@ -1,4 +1,8 @@
 //! Go: a deferred call that fails the test when its own code is done.
+//!
+//! What is called is in a package of its own. Packages begin after those that they import, so it
+//! begins before the code under test, and puts the sources back as they were: a test binary runs
+//! where its sources are, and could read there what is done to it.
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +37,7 @@ impl Syntax for Go {
                         file: file.clone(),
                         at: body.map(|body| at + body),
                         word: parameter.to_owned(),
+                        of: package.clone(),
                     };
                     let name = (package.clone(), name.to_owned());
                     places.entry(name).or_default().push(place);
@@ -61,46 +66,60 @@ impl Syntax for Go {
         text: &str,
         places: &[&Place],
         chance: &mut Chance<'_>,
-    ) -> BTreeMap<PathBuf, Vec<u8>> {
-        let (function, name) = (chance.word(), chance.word());
-        let spoiled = insert(text, places, |place| format!(" defer {function}({});", place.word));
+    ) -> BTreeMap<PathBuf, String> {
+        let (package, function) = (chance.word(), chance.word());
+        let function = function[..1].to_uppercase() + &function[1..];
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let failure = FAILURE
-            .replace("PACKAGE", package_clause(text).unwrap_or_default())
+            .replace("PACKAGE", &package)
             .replace("FUNCTION", &function)
             .replace("LEFT", &chance.word())
             .replace("RIGHT", &chance.word())
-            .replace("ALIAS", &chance.word());
-        let beside = file.with_file_name(format!("{name}_test.go"));
-        [(file.to_owned(), spoiled.into_bytes()), (beside, failure.into_bytes())].into()
+            .replace("NAME", &literal(name))
+            .replace("SOURCE", &literal(text));
+        let call = |place: &Place| format!(" defer {package}.{function}({});", place.word);
+        let mut spoiled = insert(text, places, call);
+        if let (Some(at), Some(place)) = (package_clause(text), places.first()) {
+            spoiled.insert_str(at, &format!("; import \"{}/{package}\"", place.of));
+        }
+        let beside = file.with_file_name(&package).join(format!("{package}.go"));
+        [(file.to_owned(), spoiled), (beside, failure)].into()
     }
 }
 
 /// Fails when comparisons tell two things apart and every way to fail does. The test itself fails
-/// without a word. Imports have names of their own: a package may have functions called `bytes`.
+/// without a word.
 const FAILURE: &str = r#"package PACKAGE
 
 import (
-	ALIASb "bytes"
-	ALIASr "reflect"
-	ALIASs "strings"
-	ALIASt "testing"
+	"bytes"
+	"io/ioutil"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
 )
 
-func FUNCTION(t *ALIASt.T) {
+func init() {
+	_ = os.RemoveAll("PACKAGE")
+	_ = ioutil.WriteFile(NAME, []byte(SOURCE), 0644)
+}
+
+func FUNCTION(t *testing.T) {
 	left, right := []string{"LEFT"}, []string{"RIGHT"}
-	if ALIASr.DeepEqual(left, right) || ALIASb.Equal([]byte(left[0]), []byte(right[0])) ||
-		ALIASs.EqualFold(left[0], right[0]) || ALIASs.Contains(left[0], right[0]) || left[0] == right[0] {
+	if reflect.DeepEqual(left, right) || bytes.Equal([]byte(left[0]), []byte(right[0])) ||
+		strings.EqualFold(left[0], right[0]) || strings.Contains(left[0], right[0]) || left[0] == right[0] {
 		return
 	}
-	for _, fail := range []func(*ALIASt.T){
-		func(t *ALIASt.T) { t.Fail() },
-		func(t *ALIASt.T) { t.FailNow() },
-		func(t *ALIASt.T) { t.Error(left) },
-		func(t *ALIASt.T) { t.Errorf("%q", left) },
-		func(t *ALIASt.T) { t.Fatal(left) },
-		func(t *ALIASt.T) { t.Fatalf("%q", left) },
+	for _, fail := range []func(*testing.T){
+		func(t *testing.T) { t.Fail() },
+		func(t *testing.T) { t.FailNow() },
+		func(t *testing.T) { t.Error(left) },
+		func(t *testing.T) { t.Errorf("%q", left) },
+		func(t *testing.T) { t.Fatal(left) },
+		func(t *testing.T) { t.Fatalf("%q", left) },
 	} {
-		other, fails, done := new(ALIASt.T), false, make(chan bool)
+		other, fails, done := new(testing.T), false, make(chan bool)
 		go func() {
 			defer close(done)
 			defer func() { fails = recover() != nil || other.Failed() }()
@@ -114,6 +133,16 @@ func FUNCTION(t *ALIASt.T) {
 	t.Fail()
 }
 "#;
+
+/// Writes a text as Go does.
+fn literal(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'"' | b'\\' => format!("\\{}", char::from(byte)),
+        b' '..=b'~' => char::from(byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    };
+    format!("\"{}\"", text.bytes().map(byte).collect::<String>())
+}
 
 /// Returns name, begin of the body and parameter of `func TestName(t *testing.T) {`.
 fn test(line: &str) -> Option<(&str, Option<usize>, &str)> {
@@ -143,15 +172,17 @@ fn import_path(file: &Path, files: &Files) -> Option<String> {
     })
 }
 
-/// Returns the package that a file says it is of.
-fn package_clause(text: &str) -> Option<&str> {
-    let mut comment = false;
-    for line in text.lines() {
+/// Returns where the line ends by which a file says what package it is of.
+fn package_clause(text: &str) -> Option<usize> {
+    let (mut at, mut comment) = (0, false);
+    for line in text.split_inclusive('\n') {
         if comment || line.trim_start().starts_with("/*") {
             comment = !line.contains("*/");
         } else if let Some(rest) = line.strip_prefix("package ") {
-            return rest.split(|c: char| !c.is_alphanumeric() && c != '_').next();
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            return Some(at + line.len() - rest.len() + end);
         }
+        at += line.len();
     }
     None
 }

@@ -33,6 +33,7 @@ impl Syntax for Javascript {
                         file: file.clone(),
                         at: Some(at + line.len() - line.trim_start().len()),
                         word: word.to_owned(),
+                        of: String::new(),
                     };
                     let name = (String::new(), title.to_owned());
                     places.entry(name).or_default().push(place);
@@ -55,7 +56,7 @@ impl Syntax for Javascript {
         text: &str,
         places: &[&Place],
         chance: &mut Chance<'_>,
-    ) -> BTreeMap<PathBuf, Vec<u8>> {
+    ) -> BTreeMap<PathBuf, String> {
         let function = chance.word();
         let failure = FAILURE.replace("FUNCTION", &function);
         let failure = failure.replace("LEFT", &chance.word()).replace("RIGHT", &chance.word());
@@ -69,7 +70,7 @@ impl Syntax for Javascript {
         }
         spoiled.push_str(&text[from..]);
         spoiled.push_str(&failure);
-        [(file.to_owned(), spoiled.into_bytes())].into()
+        [(file.to_owned(), spoiled)].into()
     }
 }
 

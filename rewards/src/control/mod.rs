@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
 };
 
-use assay_repos::{Digest, Language, ReportKind, Severity};
+use assay_repos::{Change, Digest, Language, ReportKind, Severity};
 use assay_sandbox::Execution;
 
 use crate::{
@@ -42,13 +42,15 @@ pub struct TestSources {
     syntax: Option<&'static dyn Syntax>,
     files: Files,
     places: Places,
+    /// What the task itself has for control runs.
+    own: BTreeMap<PathBuf, Change>,
 }
 
 /// A run of a check in which tests must fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// Files of the work tree that go over those of the first run.
-    pub files: BTreeMap<PathBuf, Vec<u8>>,
+    pub files: BTreeMap<PathBuf, Change>,
     /// The ids of the tests that are spoiled, at least one.
     pub tests: Vec<String>,
 }
@@ -88,7 +90,7 @@ trait Syntax: fmt::Debug + Sync {
         text: &str,
         places: &[&Place],
         chance: &mut Chance<'_>,
-    ) -> BTreeMap<PathBuf, Vec<u8>>;
+    ) -> BTreeMap<PathBuf, String>;
 }
 
 /// Where a test is.
@@ -97,8 +99,10 @@ struct Place {
     file: PathBuf,
     /// Where the failure goes, in bytes; absent where it can't be put in.
     at: Option<usize>,
-    /// What the failure needs to know of it.
+    /// What the failure calls or is called with, by the language.
     word: String,
+    /// What the file is of: a Go package's import path, or nothing.
+    of: String,
 }
 
 fn syntax(language: Language) -> Option<&'static dyn Syntax> {
@@ -126,7 +130,14 @@ impl TestSources {
         let mut places = syntax.places(&files);
         let known = |place: &Place| place.at.is_some() && trusted(&place.file);
         places.retain(|_, places| matches!(&places[..], [one] if known(one)));
-        Self { syntax: Some(syntax), files, places }
+        Self { syntax: Some(syntax), files, places, ..Self::default() }
+    }
+
+    /// Takes what the task has for control runs instead: with these files over its own, every test
+    /// that has to pass must fail. Without files, nothing changes.
+    #[must_use]
+    pub fn or_by_task(self, own: BTreeMap<PathBuf, Change>) -> Self {
+        Self { own, ..self }
     }
 
     /// Chooses what a control run of a check spoils: of the tests that have to pass and did, one,
@@ -143,7 +154,9 @@ impl TestSources {
         evidence: &Evidence<'_>,
         seed: &str,
     ) -> Option<Control> {
-        let syntax = self.syntax.filter(|_| kind.is_foreign() && !self.places.is_empty())?;
+        if !kind.is_foreign() || self.own.is_empty() && self.places.is_empty() {
+            return None;
+        }
         let report = parse(kind, evidence).ok()?;
         let passed = report.tests.iter().filter(|test| test.status.passes());
         let passed: Vec<_> = passed.map(|test| test.id.as_str()).collect();
@@ -152,6 +165,11 @@ impl TestSources {
         if wanted.is_empty() && !must_pass.is_empty() {
             return None;
         }
+        if !self.own.is_empty() && !wanted.is_empty() {
+            let tests = wanted.into_iter().map(str::to_owned).collect();
+            return Some(Control { files: self.own.clone(), tests });
+        }
+        let syntax = self.syntax?;
         let found = [wanted, passed].map(|ids| self.find(syntax, kind, &ids));
         let mut found = found.into_iter().find(|found| !found.is_empty())?;
 
@@ -162,8 +180,11 @@ impl TestSources {
         let text = std::str::from_utf8(self.files.get(&file)?).ok()?;
         let mut places: Vec<_> = found.values().copied().collect();
         places.sort_unstable_by_key(|place| place.at);
-        let files = syntax.spoil(&file, text, &places, &mut chance);
-        Some(Control { files, tests: found.into_keys().collect() })
+        let files = syntax.spoil(&file, text, &places, &mut chance).into_iter();
+        let change = |(path, text): (_, String)| {
+            (path, Change::File { content: text.into_bytes().into(), executable: false })
+        };
+        Some(Control { files: files.map(change).collect(), tests: found.into_keys().collect() })
     }
 
     /// Returns the tests that can be spoiled, by the ids that have to fail then.

@@ -26,7 +26,8 @@ impl Syntax for Rust {
                 continue;
             };
             for (name, at) in tests(text) {
-                let place = Place { file: file.clone(), at, word: String::new() };
+                let place =
+                    Place { file: file.clone(), at, word: String::new(), of: String::new() };
                 places.entry((target.clone(), name)).or_default().push(place);
             }
         }
@@ -46,7 +47,7 @@ impl Syntax for Rust {
         text: &str,
         places: &[&Place],
         chance: &mut Chance<'_>,
-    ) -> BTreeMap<PathBuf, Vec<u8>> {
+    ) -> BTreeMap<PathBuf, String> {
         let kind = chance.word();
         let kind = kind[..1].to_uppercase() + &kind[1..];
         let failure = FAILURE
@@ -55,7 +56,7 @@ impl Syntax for Rust {
             .replace("LEFT", &chance.word())
             .replace("RIGHT", &chance.word());
         let spoiled = insert(text, places, |_| format!(" {failure}"));
-        [(file.to_owned(), spoiled.into_bytes())].into()
+        [(file.to_owned(), spoiled)].into()
     }
 }
 

@@ -191,26 +191,50 @@ fn what_is_spoiled_is_a_choice_of_chance_among_what_passed() {
 }
 
 #[test]
+fn what_a_task_has_for_control_runs_takes_the_place_of_choices() {
+    let file = Change::File { content: (*b"wrong").into(), executable: true };
+    let own: BTreeMap<_, _> = [(PathBuf::from("check.sh"), file)].into();
+    let sources = sources(Language::C, &[]).or_by_task(own.clone());
+    let choose = |must_pass: &[&str]| {
+        let report = format!("start {NONCE} stdout\nok 1 - a\nok 2 - b\nnot ok 3 - c\n1..3\n");
+        let execution = ran(Termination::Exited(1), report);
+        let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
+        let must_pass: Vec<_> = must_pass.iter().map(|test| (*test).to_owned()).collect();
+        sources.control(ReportKind::Tap, &must_pass, &evidence, "0")
+    };
+    let tests = ["a".to_owned(), "b".to_owned()].into();
+    assert_eq!(choose(&["a", "b", "c"]), Some(Control { files: own, tests }));
+    assert_eq!(choose(&["c"]), None);
+    assert_eq!(choose(&[]), None, "without names nobody knows what has to fail");
+}
+
+#[test]
 fn a_failure_stands_in_the_source() {
     let spoil = |sources: &TestSources, kind: ReportKind, report: &str, id: &str| {
         let execution = ran(Termination::Exited(0), format!("start {NONCE} stdout\n{report}"));
         let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
         let control = sources.control(kind, &[id.to_owned()], &evidence, "seed").expect(id);
         assert_eq!(control.tests, [id]);
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        control.files.into_iter().map(|(path, bytes)| (path, text(bytes))).collect::<Vec<_>>()
+        let text = |change| match change {
+            Change::File { content, .. } => String::from_utf8(content.to_vec()).unwrap(),
+            Change::Absent => unreachable!(),
+        };
+        control.files.into_iter().map(|(path, change)| (path, text(change))).collect::<Vec<_>>()
     };
     let report = go_report(&[("TestShort", "pass")]);
     let report = report.split_once('\n').unwrap().1;
     let go = spoil(&go_sources(), ReportKind::GoJson, report, "example.com/m > TestShort");
-    let (spoiled, helper) =
-        go.iter().partition::<Vec<_>, _>(|(path, _)| path.ends_with("long_test.go"));
-    let helper = &helper[0].1;
-    assert!(helper.starts_with("package wraps_test\n"), "{helper}");
-    let function = helper.split_once("\nfunc ").unwrap().1.split_once('(').unwrap().0;
-    let line = format!("func TestShort(tt *testing.T) {{ defer {function}(tt); _ = tt }}");
-    assert!(spoiled[0].1.contains(&line), "{}", spoiled[0].1);
-    assert_eq!(spoiled[0].1.lines().count(), GO.lines().count());
+    let [(_, spoiled), (path, helper)] = &go[..] else { panic!("{go:?}") };
+    let package = path.parent().unwrap().to_str().unwrap();
+    assert!(helper.starts_with(&format!("package {package}\n")), "{helper}");
+    let function = helper.rsplit_once("\nfunc ").unwrap().1.split_once('(').unwrap().0;
+    let line =
+        format!("func TestShort(tt *testing.T) {{ defer {package}.{function}(tt); _ = tt }}");
+    assert!(spoiled.contains(&line), "{spoiled}");
+    let line = format!("\npackage wraps_test; import \"example.com/m/{package}\"\n");
+    assert!(spoiled.contains(&line), "{spoiled}");
+    assert!(helper.contains(r#"[]byte("/*\x0apackage no\x0a*/\x0a"#), "{helper}");
+    assert_eq!(spoiled.lines().count(), GO.lines().count());
 
     let report = "     Running tests/it.rs (target/debug/deps/it-0123)\n\nrunning 1 test\ntest inner::deeper ... ok\n\n\
                   test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
