@@ -1,4 +1,7 @@
 //! JavaScript: the function that registers a test wraps the test's own, and throws after it.
+//!
+//! A test file that is no module puts its source back before it loads the code under test, which
+//! could read there what is done to it.
 
 use std::{
     collections::BTreeMap,
@@ -9,13 +12,17 @@ use assay_repos::ReportKind;
 
 use super::{BETWEEN, Chance, Files, Place, Places, Syntax, TestName};
 
+/// The ends of files that can be spoiled, and of those whose types the failure would have to have.
+const PLAIN: [&str; 3] = ["js", "mjs", "cjs"];
+const TYPED: [&str; 5] = ["ts", "mts", "cts", "tsx", "jsx"];
+
 #[derive(Debug)]
 pub(super) struct Javascript;
 
 impl Syntax for Javascript {
     fn needs(&self, path: &Path) -> bool {
         let script =
-            path.extension().is_some_and(|end| end == "js" || end == "mjs" || end == "cjs");
+            path.extension().is_some_and(|end| PLAIN.iter().chain(&TYPED).any(|e| end == *e));
         let parts = || path.iter().filter_map(|part| part.to_str());
         script
             && parts().all(|part| part != "node_modules")
@@ -26,12 +33,13 @@ impl Syntax for Javascript {
         let mut places = Places::new();
         for (file, bytes) in files {
             let Ok(text) = std::str::from_utf8(bytes) else { continue };
+            let plain = file.extension().is_some_and(|end| PLAIN.iter().any(|plain| end == *plain));
             let mut at = 0;
             for line in text.split_inclusive('\n') {
                 if let Some((title, word)) = test(line) {
                     let place = Place {
                         file: file.clone(),
-                        at: Some(at + line.len() - line.trim_start().len()),
+                        at: plain.then_some(at + line.len() - line.trim_start().len()),
                         word: word.to_owned(),
                         of: String::new(),
                     };
@@ -60,8 +68,15 @@ impl Syntax for Javascript {
         let function = chance.word();
         let failure = FAILURE.replace("FUNCTION", &function);
         let failure = failure.replace("LEFT", &chance.word()).replace("RIGHT", &chance.word());
-        let mut spoiled = String::with_capacity(text.len() + failure.len() + 32 * places.len());
+        let mut spoiled = String::with_capacity(2 * (text.len() + failure.len()));
         let mut from = 0;
+        if let Some((at, source)) = start(text).zip(serde_json::to_string(text).ok()) {
+            spoiled.push_str(&text[..at]);
+            spoiled.push_str(&format!(
+                "try {{ require('fs').writeFileSync(__filename, {source}); }} catch {{}} "
+            ));
+            from = at;
+        }
         for Place { at, word, .. } in places {
             let Some(at) = *at else { continue };
             spoiled.push_str(&text[from..at]);
@@ -101,6 +116,20 @@ function FUNCTION(register) {
   return (...all) => register(...all.map((one) => (typeof one === 'function' ? spoil(one) : one)));
 }
 ";
+
+/// Returns where the code of a test file begins that is no module: `'use strict'` comes first.
+fn start(text: &str) -> Option<usize> {
+    let module = |line: &str| line.starts_with("import ") || line.starts_with("export ");
+    if !text.contains("require(") || text.lines().any(module) || text.starts_with("#!") {
+        return None;
+    }
+    let strict = ["'use strict';", "\"use strict\";"];
+    match strict.iter().find(|strict| text.starts_with(**strict)) {
+        Some(strict) => Some(strict.len()),
+        // Further down there may be one.
+        None => (!text.contains("use strict")).then_some(0),
+    }
+}
 
 /// Returns title and registering function of `test('title', ...`.
 fn test(line: &str) -> Option<(&str, &str)> {

@@ -14,7 +14,7 @@ mod javascript;
 mod rust;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -99,9 +99,9 @@ struct Place {
     file: PathBuf,
     /// Where the failure goes, in bytes; absent where it can't be put in.
     at: Option<usize>,
-    /// What the failure calls or is called with, by the language.
+    /// What the failure calls, or is called with: by the language.
     word: String,
-    /// What the file is of: a Go package's import path, or nothing.
+    /// What the file is of: a Go package's import path, a test binary's source, or nothing.
     of: String,
 }
 
@@ -160,8 +160,8 @@ impl TestSources {
         let report = parse(kind, evidence).ok()?;
         let passed = report.tests.iter().filter(|test| test.status.passes());
         let passed: Vec<_> = passed.map(|test| test.id.as_str()).collect();
-        let has_to = |id: &str| must_pass.iter().any(|named| named == id);
-        let wanted: Vec<_> = passed.iter().copied().filter(|id| has_to(id)).collect();
+        let has_to: HashSet<_> = must_pass.iter().map(String::as_str).collect();
+        let wanted: Vec<_> = passed.iter().copied().filter(|id| has_to.contains(id)).collect();
         if wanted.is_empty() && !must_pass.is_empty() {
             return None;
         }

@@ -120,8 +120,12 @@ fn tests_are_found_where_one_name_is_one_test() {
     ];
     assert_eq!(names(&sources(Language::Rust, &rust)), expected);
 
-    let javascript =
-        [("test/a.test.js", JAVASCRIPT), ("node_modules/x/test.js", "test('y', () => {});")];
+    let javascript = [
+        ("test/a.test.js", JAVASCRIPT),
+        ("test/b.test.js", "test('typed', () => {});\n"),
+        ("test/c.test.ts", "test('typed', () => {});\ntest('alone', () => {});\n"),
+        ("node_modules/x/test.js", "test('y', () => {});"),
+    ];
     assert_eq!(names(&sources(Language::Javascript, &javascript)), [" it's two", " one"]);
     assert_eq!(names(&sources(Language::Python, &[("test_a.py", "def test_a(): pass")])), [""; 0]);
 }
@@ -238,15 +242,24 @@ fn a_failure_stands_in_the_source() {
 
     let report = "     Running tests/it.rs (target/debug/deps/it-0123)\n\nrunning 1 test\ntest inner::deeper ... ok\n\n\
                   test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n";
-    let rust = sources(Language::Rust, &[("tests/it.rs", RUST)]);
+    let manifest = ("a/Cargo.toml", "[package]\nedition = \"2024\"\n");
+    let rust = sources(Language::Rust, &[manifest, ("a/tests/it.rs", RUST)]);
     let rust = spoil(&rust, ReportKind::Cargo, report, "it tests/it.rs > inner::deeper");
     assert!(rust[0].1.contains("    fn deeper() { struct "), "{}", rust[0].1);
-    assert_eq!(rust[0].1.lines().count(), RUST.lines().count());
+    let last = rust[0].1.lines().last().unwrap();
+    assert!(last.starts_with(" #[used] #[unsafe(link_section = "), "{last}");
+    assert!(last.contains(r#"write("tests/it.rs", "#), "{last}");
+    assert_eq!(rust[0].1.lines().count(), RUST.lines().count() + 1);
 
     let report = "TAP version 13\nok 1 - it's two\n1..1\n";
     let javascript = sources(Language::Javascript, &[("test/a.test.js", JAVASCRIPT)]);
     let javascript = spoil(&javascript, ReportKind::Tap, report, "it's two");
-    assert!(javascript[0].1.contains("(it)(\"it's two\", async () => {"), "{}", javascript[0].1);
+    let text = &javascript[0].1;
+    assert!(text.contains("(it)(\"it's two\", async () => {"), "{text}");
+    assert!(
+        text.starts_with("try { require('fs').writeFileSync(__filename, \"const test = "),
+        "{text}"
+    );
 }
 
 #[test]
