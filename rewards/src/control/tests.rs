@@ -268,7 +268,8 @@ fn what_a_control_run_says_is_weighed() {
     let spoiled = [id("TestLong"), id("TestShort")];
     let exited = Termination::Exited;
     // (what it is, its report, how it ended, the flag that it leaves, whether results count)
-    let rows: [(&str, &[(&str, &str)], _, Option<&str>, bool); 7] = [
+    type Tests<'a> = &'a [(&'a str, &'a str)];
+    let rows: [(&str, Tests<'_>, _, Option<&str>, bool); 7] = [
         ("both fail", &[("TestLong", "fail"), ("TestShort", "fail")], exited(1), None, true),
         ("the first ends the run", &[("TestLong", "fail")], exited(1), None, true),
         (
