@@ -1,10 +1,12 @@
-//! Sealed functions in real sandboxes: what submissions in each language come to, and that no process
+//! Sealed functions and suites in real sandboxes: what submissions in each language come to, and that no process
 //! of a submission holds an expected value. Skips, and says so, what this machine lacks.
 //!
 //! This test has its own `main`, because the native backend starts its spawner from the running
 //! executable.
 
 mod common;
+#[path = "sealed/suite.rs"]
+mod suite;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
             println!("skipped: no Python root filesystem; run `make rootfs`");
             return;
         };
+        suite::tests_see_of_a_submission_what_they_see_beside_it(&backends, dir.path()).await;
+        suite::no_submission_forges_or_sees_a_test(&backends, dir.path()).await;
         no_process_of_a_submission_holds_an_expected_value(&backends, dir.path()).await;
         match with_rootfs(backends, &native, "toolchains") {
             Some(backends) => {
@@ -471,24 +475,28 @@ struct Scan {
 }
 
 async fn scan(evaluator: &Arc<Evaluator>, task: &Task, needles: &[String]) -> Scan {
+    let entry = task.submission.entry.as_ref().unwrap();
+    let record =
+        grade(evaluator, &task.id, format!("{}\n{entry} = scan\n", scanner(needles))).await;
+    said_by_scanner(&record).unwrap_or_else(|| panic!("{}: {record:#?}", task.id))
+}
+
+/// The source of a function `scan` that looks for `needles`, and raises what it found.
+fn scanner(needles: &[String]) -> String {
     let moved = |needle: &String| {
         let hex = needle.bytes().map(|byte| format!("{:02x}", byte.wrapping_add(90)));
         format!("bytes.fromhex(\"{}\")", hex.collect::<String>())
     };
     let list = needles.iter().map(moved).collect::<Vec<_>>().join(", ");
-    let entry = task.submission.entry.as_ref().unwrap();
-    let source = format!("NEEDLES = [{list}]\n{SCANNER}\n{entry} = scan\n");
-    let record = grade(evaluator, &task.id, source).await;
-    let messages: Vec<_> = record
-        .checks
-        .iter()
-        .flat_map(|check| &check.tests)
-        .filter_map(|test| test.message.as_deref())
-        .collect();
-    let [said] = messages.as_slice() else { panic!("{}: {record:#?}", task.id) };
-    let report =
-        said.strip_prefix("LookupError: looked at ").and_then(|rest| rest.strip_suffix("; end"));
-    let report = report.unwrap_or_else(|| panic!("{}: {record:#?}", task.id));
+    format!("NEEDLES = [{list}]\n{SCANNER}\n")
+}
+
+/// What the first test that has a message tells of a scan.
+fn said_by_scanner(record: &GradeRecord) -> Option<Scan> {
+    let mut tests = record.checks.iter().flat_map(|check| &check.tests);
+    let said = tests.find_map(|test| test.message.as_deref())?;
+    let (_, report) = said.split_once("LookupError: looked at ")?;
+    let (report, _) = report.split_once("; end")?;
     let mut parts = report.split("; ");
     let bytes = parts.next().unwrap().trim_end_matches(" bytes").parse().unwrap();
     let mut counts = |before: &str| -> BTreeMap<String, u64> {
@@ -497,5 +505,5 @@ async fn scan(evaluator: &Arc<Evaluator>, task: &Task, needles: &[String]) -> Sc
         counts.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect()
     };
     let (places, hits) = (counts(""), counts("hits: "));
-    Scan { bytes, places, hits }
+    Some(Scan { bytes, places, hits })
 }

@@ -85,6 +85,13 @@ impl Catalog {
         catalog
     }
 
+    /// Makes a catalog of one task.
+    #[must_use]
+    pub fn of(task: Task) -> Self {
+        let tasks = BTreeMap::from([(task.id.clone(), Arc::new(task))]);
+        Self { tasks, ..Self::default() }
+    }
+
     /// Finds the task directories below `root`, in order, and reads its packages.
     fn find(&mut self, root: &Path, tasks: &mut Vec<PathBuf>, cache: &Path) {
         let mut open = vec![(root.to_owned(), 0)];

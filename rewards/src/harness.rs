@@ -30,6 +30,15 @@ pub const GRADER: &str = include_str!("harness/grader.py");
 /// `/assay/subject.py`: holds the submission of a sealed function task and answers calls to it.
 pub const SUBJECT: &str = include_str!("harness/subject.py");
 
+/// `/assay/assay_remote.py`: what the tests of a sealed suite have in the place of the submission.
+pub const REMOTE: &str = include_str!("harness/assay_remote.py");
+
+/// `/assay/subject_suite.py`: holds the submission of a sealed suite and answers its tests.
+pub const SUBJECT_SUITE: &str = include_str!("harness/subject_suite.py");
+
+/// `/assay/assay_peer.py`: what both ends of a sealed suite have in common.
+pub const PEER: &str = include_str!("harness/assay_peer.py");
+
 /// `/assay/wire.py`: the values and frames between grader and subject; both need it.
 pub const WIRE: &str = include_str!("harness/wire.py");
 

@@ -16,6 +16,7 @@ use assay_repos::{
 use assay_rewards::{GradeHeader, GradeRecord, TestSources, harness};
 use assay_sandbox::{FileEntry, Layer, Limits, SandboxSpec};
 
+use super::suite::Seal;
 use crate::{Resolved, Seen, Stop, ledger};
 
 pub(crate) type Trusted = Arc<BTreeMap<PathBuf, Arc<[u8]>>>;
@@ -41,6 +42,8 @@ pub(crate) struct Ground {
     pub(crate) subject: Trusted,
     /// For checks whose report comes from a foreign tool: what a control run spoils.
     pub(crate) tests: TestSources,
+    /// For sealed `pytest` checks.
+    pub(crate) seal: Seal,
     /// For `stdio` checks.
     pub(crate) cases: Vec<StdioCase>,
     /// What submissions give away is told by it.
@@ -64,6 +67,7 @@ impl Ground {
         let revision = task.revision()?;
         let overlay = task.trusted_overlay(&revision)?;
         let tests = test_sources(&task, &revision, &overlay)?;
+        let hidden: Vec<_> = overlay.keys().cloned().collect();
         let overlay = entries(&overlay);
         let below = revision
             .base
@@ -97,6 +101,14 @@ impl Ground {
         if reports(ReportKind::Pytest) {
             runner.insert(inside("run_pytest.py"), harness::PYTEST_RUNNER.as_bytes().into());
         }
+        if reports(ReportKind::Pytest) && task.mode == Mode::Sealed {
+            runner.insert(inside("assay_remote.py"), harness::REMOTE.as_bytes().into());
+            subject.insert(inside("subject_suite.py"), harness::SUBJECT_SUITE.as_bytes().into());
+            for files in [&mut runner, &mut subject] {
+                files.insert(inside("assay_peer.py"), harness::PEER.as_bytes().into());
+                files.insert(inside("wire.py"), harness::WIRE.as_bytes().into());
+            }
+        }
         if reports(ReportKind::Unittest) || reports(ReportKind::Django) {
             runner.insert(inside("run_unittest.py"), harness::UNITTEST_RUNNER.as_bytes().into());
         }
@@ -126,6 +138,7 @@ impl Ground {
             .part(resolved.backend.name())
             .finish();
         let gold = apply_gold(&task, &revision)?;
+        let seal = Seal::of(&task, &revision, hidden, gold.as_ref().ok())?;
         task.unchanged()?;
         Ok(Self {
             ledger,
@@ -138,6 +151,7 @@ impl Ground {
             grader: Arc::new(grader),
             subject: Arc::new(subject),
             tests,
+            seal,
             cases,
             signals,
             digest,
@@ -208,6 +222,21 @@ impl Ground {
         layers.push(Layer::Files(Arc::new(changes)));
         layers.push(self.overlay.clone());
         SandboxSpec { layers, ..self.bare(&self.runner) }
+    }
+
+    /// Returns a sandbox that holds the tests over the revision, and nothing of a submission.
+    pub(super) fn tests_spec(&self) -> SandboxSpec {
+        let mut layers = self.below.clone();
+        layers.push(self.overlay.clone());
+        SandboxSpec { layers, ..self.bare(&self.runner) }
+    }
+
+    /// Returns a sandbox that holds the submission over the revision, and no test.
+    pub(super) fn subject_spec(&self, applied: &Applied) -> SandboxSpec {
+        let mut layers = self.below.clone();
+        layers.push(Layer::Files(Arc::new(entries(&applied.changes))));
+        layers.push(self.seal.hidden.clone());
+        SandboxSpec { layers, ..self.bare(&self.subject) }
     }
 
     /// Returns a sandbox that holds the revision without the files that judge what is done to it.

@@ -7,6 +7,7 @@ mod gold;
 mod ground;
 mod run;
 mod sealed;
+mod suite;
 
 pub use self::run::environment;
 
@@ -18,7 +19,7 @@ use std::{
 };
 
 use assay_repos::{
-    Applied, ApplyError, Catalog, Digest, Language, PatchFacts, Revision, SourceError, Stamp,
+    Applied, ApplyError, Catalog, Digest, Language, Mode, PatchFacts, Revision, SourceError, Stamp,
     SubmissionKind, Task, TaskError, TaskId, apply,
 };
 use assay_rewards::{Failure, Fault, GradeHeader, GradeRecord, Outcome, Phase, TaskFacts, harness};
@@ -102,6 +103,9 @@ impl Evaluator {
             harness::COLLECT,
             harness::FREEZE,
             harness::GRADER,
+            harness::REMOTE,
+            harness::SUBJECT_SUITE,
+            harness::PEER,
             harness::SUBJECT,
             harness::SUBJECT_JS,
             harness::SUBJECT_C,
@@ -131,6 +135,14 @@ impl Evaluator {
     #[must_use]
     pub(crate) fn informed_by(self, standings: &Arc<Standings>) -> Self {
         Self { standings: Arc::clone(standings), ..self }
+    }
+
+    /// Returns an evaluator of one task as it would be in this mode.
+    #[must_use]
+    pub fn in_mode(&self, task: &Task, mode: Mode) -> Arc<Self> {
+        let mut task = task.clone();
+        task.mode = mode;
+        Arc::new(Self::new(Arc::new(Catalog::of(task)), self.backends.clone()))
     }
 
     /// Returns the tasks.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::{
     Ground, Job, backend_failure, defect,
     ground::{entries, inside, runs_node},
-    ms, sealed,
+    ms, sealed, suite as sealed_suite,
 };
 use crate::{Resolved, Stop, Timings, ledger::Quarantined};
 
@@ -56,7 +56,7 @@ pub(super) static FUNCTION: LazyLock<Warm> = LazyLock::new(|| {
     warm(&["wire"], programs)
 });
 
-fn warm<const N: usize>(modules: &[&str], programs: [(&str, &str); N]) -> Warm {
+pub(super) fn warm<const N: usize>(modules: &[&str], programs: [(&str, &str); N]) -> Warm {
     let programs = programs.map(|(name, text)| (inside(name), text.as_bytes().into()));
     let modules = modules.iter().map(|name| (*name).to_owned()).collect();
     Warm { modules, programs: Arc::new(programs.into()) }
@@ -183,11 +183,14 @@ async fn one_check(
 ) -> Result<Left, Failure> {
     let applied = subject.applied;
     match check.report {
+        ReportKind::Pytest if ground.task.mode == Mode::Sealed => {
+            sealed_suite::run(ground, subject, check, timings).await
+        }
         kind if kind.is_ours() => suite(ground, subject, check, timings).await,
         ReportKind::Exit => exit(ground, applied, check, timings).await,
         ReportKind::Stdio => stdio(ground, applied, check, stop, timings).await,
         ReportKind::Function => match ground.task.mode {
-            Mode::Sealed => sealed::run(ground, subject, timings).await,
+            Mode::Sealed => sealed::function(ground, subject, timings).await,
             Mode::Guarded => guarded(ground, subject, timings).await,
         },
         _ => {
@@ -295,6 +298,16 @@ async fn suite(
     check: &Check,
     timings: &mut Timings,
 ) -> Result<Left, Failure> {
+    let mut command = runner(check)?;
+    let nonce = nonce();
+    command.stdin = format!("{nonce}\n{}\n", changed(subject.applied)).into_bytes().into();
+    command.warm = command.warm.filter(|_| subject.warm);
+    let execution = one(ground, ground.spec(subject.applied), command, timings).await?;
+    Ok(Left::process(nonce, execution, None))
+}
+
+/// Returns the command of our runner for a Python test suite, without what it reads.
+pub(super) fn runner(check: &Check) -> Result<Command, Failure> {
     let run: Vec<_> = check.run.iter().map(String::as_str).collect();
     let (runner, warm, arguments) = match (check.report, run.as_slice()) {
         (ReportKind::Pytest, [_, "-m", "pytest", arguments @ ..]) => {
@@ -311,18 +324,14 @@ async fn suite(
             return Err(Failure::new("check_command", Phase::Prepare, Fault::Task, detail));
         }
     };
-    let nonce = nonce();
     let python = [PYTHON, "-P", "-s", "-B", runner];
-    let command = Command {
+    Ok(Command {
         argv: python.into_iter().chain(arguments).map(String::from).collect(),
         env: environment(),
-        stdin: format!("{nonce}\n{}\n", changed(subject.applied)).into_bytes().into(),
         channels: vec![report()],
-        warm: subject.warm.then(|| (*warm).clone()),
+        warm: Some((*warm).clone()),
         ..Command::default()
-    };
-    let execution = one(ground, ground.spec(subject.applied), command, timings).await?;
-    Ok(Left::process(nonce, execution, None))
+    })
 }
 
 /// The files that a submission changes, for a runner that has to know whose code is whose: JSON.

@@ -1,5 +1,6 @@
-//! Sealed function checks: the grader holds the tests, the subject holds the submission; a socket pair
-//! joins them. The submission's process never descends from one that read a private file.
+//! Sealed checks: the grader holds the tests, the subject holds the submission; a socket pair joins
+//! them. The submission's process never descends from one that read a private file. [`function`]
+//! calls one function, [`suite`](super::suite) runs tests of a repository.
 
 use std::{
     borrow::Cow, collections::BTreeMap, io::Write as _, os::unix::net::UnixStream, path::PathBuf,
@@ -43,20 +44,14 @@ const PROGRAM_BYTES: usize = 32 << 20;
 const PROGRAM: &str = "subject";
 
 /// Runs the tests of a function task.
-pub(super) async fn run(
+pub(super) async fn function(
     ground: &Ground,
     whose: Subject<'_>,
     timings: &mut Timings,
 ) -> Result<Left, Failure> {
-    let (ours, theirs) = UnixStream::pair().map_err(|error| {
-        Failure::new("socket_pair", Phase::Prepare, Fault::Infra, error.to_string())
-    })?;
+    let (ours, theirs) = pair()?;
     let (nonce, entry) = (nonce(), entry(ground)?);
-
-    let mut grader_spec =
-        SandboxSpec { image: ground.judge.image.clone(), ..ground.bare(&ground.grader) };
-    grader_spec.limits.wall += GRADER_EXTRA;
-    let wall = grader_spec.limits.wall;
+    let grader_spec = grader_spec(ground, ground.bare(&ground.grader));
     let grader_command = Command {
         argv: python("/assay/grader.py"),
         env: environment(),
@@ -68,6 +63,7 @@ pub(super) async fn run(
     let (subject_spec, mut subject_command) = match subject(ground, whose, entry, timings).await? {
         Place::Ready(spec, command) => (spec, command),
         Place::Broken(execution, why) => {
+            let wall = grader_spec.limits.wall;
             say(theirs, &harness::broken(&why))?;
             let started = Instant::now();
             let grader = create(&ground.judge, grader_spec).await?;
@@ -79,7 +75,33 @@ pub(super) async fn run(
         }
     };
     subject_command.channels = vec![Channel { fd: 4, end: ChannelEnd::Fd(theirs.into()) }];
+    let (grader, subject) = ((grader_spec, grader_command), (subject_spec, subject_command));
+    both(ground, nonce, grader, subject, timings).await
+}
 
+/// Returns the two ends of what a grader and its subject talk over.
+pub(super) fn pair() -> Result<(UnixStream, UnixStream), Failure> {
+    UnixStream::pair().map_err(|error| {
+        Failure::new("socket_pair", Phase::Prepare, Fault::Infra, error.to_string())
+    })
+}
+
+/// Returns the sandbox of a grader, in the image that graders have.
+pub(super) fn grader_spec(ground: &Ground, mut spec: SandboxSpec) -> SandboxSpec {
+    spec.image = ground.judge.image.clone();
+    spec.limits.wall += GRADER_EXTRA;
+    spec
+}
+
+/// Runs a grader and its subject to their ends.
+pub(super) async fn both(
+    ground: &Ground,
+    nonce: String,
+    (grader_spec, grader_command): (SandboxSpec, Command),
+    (subject_spec, subject_command): (SandboxSpec, Command),
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let wall = grader_spec.limits.wall;
     let started = Instant::now();
     let (grader, subject) = tokio::try_join!(
         create(&ground.judge, grader_spec),

@@ -211,8 +211,9 @@ impl Reader<'_> {
 
     /// Returns the mode that is written, or the one that the checks imply.
     pub(super) fn mode(&self, written: Option<At<Mode>>, checks: &[Check]) -> Mode {
-        let open = checks.iter().find(|check| check.report.is_open());
-        match (written, open) {
+        let open = checks.iter().any(|check| check.report.is_open());
+        let bound = checks.iter().find(|check| !check.report.is_sealable());
+        match (written, bound) {
             (Some(at), Some(check)) if at.value == Mode::Sealed => {
                 let message = format!(
                     "`mode` is `sealed`, but check `{}` brings its tests to the code: `guarded`",
@@ -222,8 +223,9 @@ impl Reader<'_> {
                 Mode::Guarded
             }
             (Some(at), _) => at.value,
-            (None, Some(_)) => Mode::Guarded,
-            (None, None) => Mode::Sealed,
+            // What can be sealed, `assay task validate --write-lock` finds out.
+            (None, _) if open => Mode::Guarded,
+            (None, _) => Mode::Sealed,
         }
     }
 }

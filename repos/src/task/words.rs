@@ -160,6 +160,12 @@ impl ReportKind {
         !matches!(self, Self::Function | Self::Stdio)
     }
 
+    /// Whether its tests can run in another sandbox than the code under test.
+    #[must_use]
+    pub fn is_sealable(self) -> bool {
+        !self.is_open() || self == Self::Pytest
+    }
+
     /// Whether a test tool that is not ours writes the report.
     #[must_use]
     pub fn is_foreign(self) -> bool {

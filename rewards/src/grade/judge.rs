@@ -187,14 +187,18 @@ fn trouble(
         && report.progress < Progress::Ended
     {
         // The submission could reach the grader by values alone.
-        let (rank, kind) = match execution.termination {
-            Termination::Exited(_) => (Rank::Task, "grader_died"),
+        let blame = match (execution.termination, run.check.report) {
+            // A suite ends early where it can't import what it tests, too: see below.
+            (Termination::Exited(_), ReportKind::Pytest) => None,
+            (Termination::Exited(_), _) => Some((Rank::Task, "grader_died")),
             // The tests fit the limits, or no reference solution would pass: values that take the
             // grader over them are the submission's work.
-            Termination::Limit(limit) => (Rank::Submission, limit_name(limit)),
-            Termination::Signaled(_) => (Rank::Infra, "grader_died"),
+            (Termination::Limit(limit), _) => Some((Rank::Submission, limit_name(limit))),
+            (Termination::Signaled(_), _) => Some((Rank::Infra, "grader_died")),
         };
-        return Some(Trouble::new(rank, kind, Phase::Run, last_words(execution)));
+        if let Some((rank, kind)) = blame {
+            return Some(Trouble::new(rank, kind, Phase::Run, last_words(execution)));
+        }
     }
     if record.counts.ran() > 0 {
         return None;

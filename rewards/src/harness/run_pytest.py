@@ -1,11 +1,12 @@
 """Runs pytest and reports each test to the host, without a word on stdout that counts.
 
-Started as `python3 -P -s -B run_pytest.py ARGS`. stdin: the nonce, and the files that the submission
-changes as a JSON list (null: too many to say). fd 3: JSON lines for the host: alive, start with the
+Started as `python3 -P -s -B run_pytest.py ARGS`. stdin: the nonce, the files that the submission
+changes as a JSON list (null: too many to say), and null or, in a sealed check, the modules that are
+the submission's, a JSON object (assay_remote.py). fd 3: JSON lines for the host: alive, start with the
 collected ids, one test event per test, one canary event per canary, end. A run that ends early has no
 end event, and what contradicts what a test really did is a conflict event.
 
-The code under test shares this process: a determined attacker can forge events (guarded mode).
+In guarded mode the code under test shares this process: a determined attacker can forge events.
 What keeps honest runs honest: our configuration alone is read, no plugin is loaded by name, and
 pytest comes from the image (`-P`), never from the work tree. What shows most others: canaries are
 collected and run as tests are, what assertions found equal is probed, and the functions that decide
@@ -63,6 +64,7 @@ class Reporter:
     def __init__(self):
         self.nonce = sys.stdin.readline().strip()
         self.origin = assay_canary.Origin(os.getcwd(), json.loads(sys.stdin.readline() or "null"))
+        modules = json.loads(sys.stdin.readline() or "null")
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         # Off the well-known number, and closed in every program that a test starts.
         self.channel = os.fdopen(os.dup(3), "w", encoding="utf-8", errors="backslashreplace")
@@ -76,6 +78,7 @@ class Reporter:
         self.canaries = Canaries()
         self.probe = assay_canary.Probe(self.lie, self.origin)
         self.watch = None
+        self.remote = modules and remote(modules)
 
     def event(self, name, **fields):
         self.channel.write(json.dumps({"seq": self.seq, "event": name, **fields}) + "\n")
@@ -96,15 +99,17 @@ class Reporter:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection(self, session):
         # Before anything of the work tree is imported, and once more when everything is.
-        self.watch = assay_canary.Watch(DECIDES, self.origin)
-        self.canaries.add(session, "early")
+        if not self.remote:
+            self.watch = assay_canary.Watch(DECIDES, self.origin)
+            self.canaries.add(session, "early")
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, session, items):
         yield
-        self.canaries.add(session, "late", items)
-        assay_canary.watch_assert_equal(self.probe)
+        if not self.remote:
+            self.canaries.add(session, "late", items)
+            assay_canary.watch_assert_equal(self.probe)
 
     def pytest_collection_finish(self, session):
         self.event("start", nonce=self.nonce, collected=[item.nodeid for item in session.items])
@@ -153,6 +158,8 @@ class Reporter:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
         self.running = item.nodeid
+        if self.remote:
+            self.remote.begin(item)
         # A matcher of the tests' own may equal what it likes.
         self.probe.trusted = [vars(module) for module in own_modules(item)]
 
@@ -163,6 +170,9 @@ class Reporter:
         silent = isinstance(item, pytest_unittest.TestCaseFunction) and item.nodeid not in self.succeeded
         if silent and call.when == "call" and report.outcome == "passed" and not hasattr(report, "wasxfail"):
             report.outcome, report.longrepr = "failed", "unittest said neither that it passed nor that it failed"
+        if self.remote and self.remote.trouble and report.outcome != "failed":
+            report.outcome, report.longrepr = "failed", self.remote.trouble
+            vars(report).pop("wasxfail", None)
         return report
 
     def pytest_runtest_logreport(self, report):
@@ -177,9 +187,18 @@ class Reporter:
         if outcome[0] in ("passed", "xpassed") and status != "passed":
             outcome[0], outcome[2] = status, report.longreprtext
         if report.when == "teardown":
-            for name in self.watch.replaced():
+            for name in self.watch.replaced() if self.watch else ():
                 self.event("conflict", id=report.nodeid, evidence="the submission replaced %s" % name)
             self.test(report.nodeid, *self.outcomes.pop(report.nodeid))
+
+
+def remote(modules):
+    """Returns the submission's process, whose modules tests find from now on."""
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import assay_remote
+
+    sys.path.pop(0)
+    return assay_remote.install(modules)
 
 
 def status_of(report):
@@ -331,7 +350,8 @@ def probed(statement):
 def main():
     reporter = Reporter()
     note_success(reporter)
-    probe_comparisons(reporter.probe)
+    if not reporter.remote:
+        probe_comparisons(reporter.probe)
     reporter.event("alive", nonce=reporter.nonce)  # from here on the submission's code may run
     options = ["-c", "/dev/null", "--rootdir", os.getcwd(), "--confcutdir", os.getcwd()]
     options += ["-p", "no:cacheprovider", "--tb=short", "-q", "--no-header", "--color=no"]

@@ -130,7 +130,7 @@ pub struct Evidence<'a> {
     pub execution: &'a Execution,
     /// What the runner was given as the first line of its stdin. Never empty.
     pub nonce: &'a str,
-    /// The submission's own process in a sealed function check; absent elsewhere.
+    /// The submission's own process in a sealed check; absent elsewhere.
     pub subject: Option<&'a Execution>,
 }
 
@@ -180,7 +180,7 @@ pub fn parse(kind: ReportKind, evidence: &Evidence<'_>) -> Result<Report, Report
             if kind.is_foreign() {
                 return Ok(formats::parse(kind, channel, termination, nonce));
             }
-            let sealed = kind == ReportKind::Function && evidence.subject.is_some();
+            let sealed = evidence.subject.is_some();
             let canaries = if sealed { &[] } else { canary::required(kind) };
             Ok(events::parse(channel, termination, nonce, sealed, canaries))
         }

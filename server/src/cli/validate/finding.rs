@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, fs, path::Path, sync::Arc};
 
 use anyhow::Context as _;
+use assay_fleet::{Evaluation, RequestId};
 use assay_proto::v1::{EvaluateResult, Fault, Outcome};
 use assay_repos::{Lock, LockedTest, Mode, Task};
 use assay_rewards::{GradeRecord, RewardSpec, Tally, TestStatus, score};
@@ -33,7 +34,8 @@ pub(super) struct Finding {
     pub(super) infra: usize,
     /// How many attacks were tried.
     pub(super) attacks: usize,
-    mark: Option<&'static str>,
+    /// The mode that the task should say.
+    mark: Option<Mode>,
     lock: Option<Lock>,
 }
 
@@ -71,7 +73,7 @@ impl Finding {
             tests.any(|test| test.message.as_ref().is_some_and(|text| text.contains("can't cross")))
         };
         if self.task.mode == Mode::Sealed && stuck(&gold) {
-            self.mark = Some("guarded");
+            self.mark = Some(Mode::Guarded);
         }
         let Some(base) = &self.base else { return Ok(()) };
         let lock = lock(base, &gold);
@@ -80,6 +82,31 @@ impl Finding {
         }
         self.lock = Some(lock);
         Ok(())
+    }
+
+    /// Finds out whether a guarded suite can be sealed: whether every test, without and with the gold
+    /// submission, comes out as it does beside the code under test.
+    pub(super) async fn try_sealed(&mut self, app: &App) {
+        let sealable = self.task.checks.iter().all(|check| check.report.is_sealable());
+        let Some(lock) = self.lock.as_ref().filter(|_| sealable && self.task.mode == Mode::Guarded)
+        else {
+            return;
+        };
+        let file = self.task.dir.join("task.toml");
+        // Who wrote down a mode meant it.
+        if fs::read_to_string(file).is_ok_and(|text| text.lines().any(says_mode)) {
+            return;
+        }
+        let Ok(gold) = self.task.gold() else { return };
+        let evaluator = app.fleet().evaluator().in_mode(&self.task, Mode::Sealed);
+        let gold = Evaluation::new(RequestId::generate(), self.task.id.clone(), gold);
+        let both = (evaluator.baseline(self.task.id.clone()).await, evaluator.evaluate(gold).await);
+        if let (Ok(base), Ok(gold)) = both
+            && [&base, &gold].iter().all(|verdict| verdict.record.failure.is_none())
+            && *lock == self::lock(&base.record, &gold.record)
+        {
+            self.mark = Some(Mode::Sealed);
+        }
     }
 
     /// Whether there is something to look at before a submission.
@@ -159,8 +186,8 @@ impl Finding {
 
     /// Writes what the runs found into the task's folder.
     pub(super) fn write(&mut self) -> anyhow::Result<()> {
-        if self.mark.is_some() {
-            mark_guarded(&self.task.dir.join("task.toml"))?;
+        if let Some(mode) = self.mark.filter(|_| self.problems.is_empty()) {
+            write_mode(&self.task.dir.join("task.toml"), mode)?;
         }
         if let Some(lock) = self.lock.take().filter(|_| self.problems.is_empty()) {
             let path = self.task.dir.join("private/expected.lock.json");
@@ -179,7 +206,7 @@ impl Finding {
             gold: self.gold.iter().map(ToString::to_string).collect(),
             empty: self.empty.iter().map(ToString::to_string).collect(),
             problems: &self.problems,
-            mark: self.mark,
+            mark: self.mark.map(Mode::as_str),
         }
     }
 }
@@ -208,15 +235,27 @@ fn earns(verdict: &Verdict) -> bool {
     verdict.outcome == Outcome::Scored && verdict.reward.is_some_and(|reward| reward >= 1.0 - 1e-9)
 }
 
-/// Adds `mode = "guarded"` to the top of a task file, where no table has begun.
-fn mark_guarded(path: &Path) -> anyhow::Result<()> {
+fn says_mode(line: &str) -> bool {
+    line.split_once('=').is_some_and(|(key, _)| key.trim() == "mode")
+}
+
+/// Has a task file say its mode: at its top, where no table has begun.
+fn write_mode(path: &Path, mode: Mode) -> anyhow::Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let line = format!("mode = \"{mode}\"");
     let mut lines: Vec<&str> = text.lines().collect();
-    let tables = lines.iter().position(|line| line.trim_start().starts_with('['));
+    let table = |lines: &[&str]| lines.iter().position(|line| line.trim_start().starts_with('['));
+    let top = table(&lines).unwrap_or(lines.len());
+    let mut at = 0;
+    lines.retain(|line| {
+        at += 1;
+        at > top || !says_mode(line)
+    });
+    let tables = table(&lines);
     let top = tables.unwrap_or(lines.len());
     let place =
         lines[..top].iter().rposition(|line| !line.trim().is_empty()).map_or(0, |at| at + 1);
-    lines.insert(place, "mode = \"guarded\"");
+    lines.insert(place, &line);
     fs::write(path, lines.join("\n") + "\n").with_context(|| format!("write {}", path.display()))
 }
 
@@ -295,7 +334,11 @@ impl fmt::Display for Report<'_> {
             write!(f, "\n  {problem}")?;
         }
         if let Some(mark) = self.mark {
-            write!(f, "\n  its values can't cross into the sealed grader: {mark}")?;
+            let why = match mark {
+                "sealed" => "its tests run apart from the code under test as they do beside it",
+                _ => "its values can't cross into the sealed grader",
+            };
+            write!(f, "\n  {why}: {mark}")?;
         }
         Ok(())
     }
@@ -316,10 +359,14 @@ mod tests {
             ),
             ("id = \"a\"\n", "id = \"a\"\nmode = \"guarded\"\n"),
             ("[[check]]\nid = \"u\"\n", "mode = \"guarded\"\n[[check]]\nid = \"u\"\n"),
+            (
+                "mode = \"sealed\"\nid = \"a\"\n[x]\nmode = \"sealed\"\n",
+                "id = \"a\"\nmode = \"guarded\"\n[x]\nmode = \"sealed\"\n",
+            ),
         ];
         for (before, after) in cases {
             fs::write(&path, before).unwrap();
-            mark_guarded(&path).unwrap();
+            write_mode(&path, Mode::Guarded).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), after);
         }
     }

@@ -38,8 +38,9 @@ pub(super) struct Validate {
     /// Run everything this many times; no verdict may differ
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
-    /// Write what was found: private/expected.lock.json of test suites, and `mode = "guarded"` for
-    /// functions whose values can't cross into the sealed grader
+    /// Write what was found: private/expected.lock.json of test suites, `mode = "sealed"` where their
+    /// tests can run apart from the code under test, and `mode = "guarded"` for functions whose values
+    /// can't cross
     #[arg(long)]
     write_lock: bool,
 }
@@ -71,6 +72,7 @@ impl Validate {
                 if self.write_lock {
                     for finding in &mut findings {
                         finding.note_lock(app).await?;
+                        finding.try_sealed(app).await;
                     }
                 }
             }
