@@ -33,6 +33,8 @@ type Files = BTreeMap<PathBuf, Arc<[u8]>>;
 type TestName = (String, String);
 type Places = HashMap<TestName, Vec<Place>>;
 
+/// Most canaries that a record keeps; those that don't hold come first.
+const MAX_CANARIES: usize = 16;
 /// What stands between the parts of an id.
 const BETWEEN: &str = " > ";
 
@@ -228,6 +230,8 @@ impl ControlRun<'_> {
             let why = "and no test that has to fail did";
             report.discredit("canary.missing", Severity::Warning, &evidence, why);
         }
+        report.canaries.sort_by_key(Canary::holds);
+        report.canaries.truncate(MAX_CANARIES);
     }
 }
 
