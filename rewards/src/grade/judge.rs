@@ -89,6 +89,9 @@ pub(super) fn judge(run: &CheckRun<'_>, lock: Option<&Lock>) -> Judged {
             return Judged { record, flags: Vec::new(), trouble: Some(trouble) };
         }
     };
+    if let Some(control) = run.control {
+        control.weigh(check.report, &mut report);
+    }
     // A machine without time leaves whatever it leaves: its contradictions are nobody's.
     let mut flags = match starved(run) {
         Some(_) => Vec::new(),

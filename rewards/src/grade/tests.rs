@@ -17,7 +17,7 @@ fn lock(tests: &[(&str, &str, &str)]) -> Lock {
 }
 
 fn grade(check: &Check, evidence: CheckEvidence<'_>, lock: Option<&Lock>) -> GradeRecord {
-    let run = CheckRun { check, evidence: Some(evidence), quarantined: None };
+    let run = CheckRun { check, evidence: Some(evidence), control: None, quarantined: None };
     header().grade(PatchFacts { applied: true, ..PatchFacts::default() }, Vec::new(), &[run], lock)
 }
 
@@ -437,6 +437,7 @@ fn the_gravest_fault_of_all_checks_is_the_outcome() {
                 nonce: NONCE,
                 subject: None,
             })),
+            control: None,
             quarantined: None,
         });
         let runs: Vec<_> = runs.collect();
@@ -470,7 +471,7 @@ fn a_quarantined_test_counts_for_nothing_and_is_told() {
         let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
         let set: BTreeSet<String> = quarantined.iter().map(|id| (*id).to_owned()).collect();
         let evidence = Some(CheckEvidence::Process(evidence));
-        let run = CheckRun { check, evidence, quarantined: Some(&set) };
+        let run = CheckRun { check, evidence, control: None, quarantined: Some(&set) };
         assert_eq!(run.is_decisive(Some(&lock)), !expected, "{quarantined:?} {b}");
         let facts = PatchFacts { applied: true, ..PatchFacts::default() };
         let record = header().grade(facts, Vec::new(), &[run], Some(&lock));
@@ -487,7 +488,7 @@ fn a_quarantined_test_counts_for_nothing_and_is_told() {
     let only = check(ReportKind::Pytest, &[], MustKeep::Tests(vec!["b".into()]));
     let set = BTreeSet::from(["b".to_owned()]);
     let evidence = Some(CheckEvidence::Process(evidence));
-    let run = CheckRun { check: &only, evidence, quarantined: Some(&set) };
+    let run = CheckRun { check: &only, evidence, control: None, quarantined: Some(&set) };
     let record = header().grade(PatchFacts::default(), Vec::new(), &[run], None);
     let tests = &record.checks[0].tests;
     assert_eq!((tests[0].role, tests[0].status), (Role::Quarantined, TestStatus::Missing));

@@ -22,8 +22,8 @@ use assay_sandbox::{Capture, LimitKind, Termination};
 use serde::Deserialize;
 
 use super::{
-    MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, badness,
-    bounded, bounded_id,
+    MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, NO_END, Progress, Report, TestResult, TestStatus,
+    badness, bounded, bounded_id,
     canary::{self, Canary, CanaryKind},
     discredited, replace_lone_surrogates,
 };
@@ -361,7 +361,7 @@ impl<'a> Reader<'a> {
                 Some(result) if slot.reported >= slot.collected || !result.status.passes() => {
                     let mut result = result;
                     if !credible {
-                        discredited(&mut result);
+                        discredited(&mut result, NO_END);
                     }
                     result
                 }

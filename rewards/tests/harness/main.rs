@@ -673,7 +673,7 @@ impl Python {
         };
         let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
         let evidence = Some(CheckEvidence::Process(evidence));
-        let run = CheckRun { check: &check, evidence, quarantined: None };
+        let run = CheckRun { check: &check, evidence, control: None, quarantined: None };
         header().grade(PatchFacts::default(), Vec::new(), &[run], None)
     }
 

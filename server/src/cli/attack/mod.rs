@@ -237,6 +237,8 @@ impl Serialize for Listed {
             flags: &'a [String],
             #[serde(skip_serializing_if = "Option::is_none")]
             known: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            without_canaries: Option<&'a str>,
         }
         let Recipe { language, class, tries, kinds, reports, slow, flags, known, .. } = self.attack;
         Line {
@@ -250,6 +252,7 @@ impl Serialize for Listed {
             slow: *slow,
             flags,
             known: known.as_deref(),
+            without_canaries: self.attack.without_canaries.as_deref(),
         }
         .serialize(serializer)
     }

@@ -101,7 +101,11 @@ impl Tried {
         let told = |failure: &Failure| format!("{}: {}", failure.kind, failure.detail);
         let infra = infra(record);
         let class = recipe.map(|recipe| recipe.class.as_str());
+        let canaries = |record: &GradeRecord| record.checks.iter().any(|c| !c.canaries.is_empty());
+        let controlled = record.as_ref().is_ok_and(canaries);
+        let without = |recipe: &&'static Attack| recipe.without_canaries.as_deref();
         let known = recipe.and_then(|recipe| recipe.known.as_deref());
+        let known = known.or_else(|| recipe.as_ref().filter(|_| !controlled).and_then(without));
         match record {
             Ok(record) => Self {
                 attack,
