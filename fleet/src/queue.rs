@@ -9,8 +9,8 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Evaluation, EvaluationResult, HandedIn, Observation, RequestId, Stats, Stop, TaskStats,
-    TestName, UnknownReward,
+    Digests, Evaluation, EvaluationResult, HandedIn, Observation, RequestId, RunUsage, Stats, Stop,
+    TaskStats, TestName, Timings, UnknownReward,
 };
 
 /// Work that was accepted and not yet answered.
@@ -175,6 +175,35 @@ pub struct Completion {
     /// Names the submission as it was handed in, and says when its evaluation was to stop; absent
     /// where it need not be kept.
     pub handed_in: Option<(Digest, Stop)>,
+}
+
+impl Completion {
+    /// Returns what keeps a grade that no evaluation left: as an answer of `run_id` without a reward.
+    #[must_use]
+    pub fn of_grade(run_id: &str, grade: GradeRecord) -> Self {
+        let result = EvaluationResult {
+            request_id: RequestId::generate(),
+            run_id: run_id.to_owned(),
+            group_id: String::new(),
+            task: grade.task.clone(),
+            outcome: grade.outcome,
+            reward: None,
+            components: Vec::new(),
+            mask: None,
+            tests: grade.counts(),
+            flags: Vec::new(),
+            failure: grade.failure.clone(),
+            timings: Timings::default(),
+            usage: RunUsage::default(),
+            digests: Digests::default(),
+            cached: false,
+            grade_id: None,
+            generation: grade.generation.clone(),
+            sequence: 0,
+        };
+        let grade = Some(Arc::new(grade));
+        Self { result, grade, cache: None, observation: None, handed_in: None }
+    }
 }
 
 /// Somebody's wish about a test that is flaky, or is not any more.

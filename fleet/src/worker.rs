@@ -67,6 +67,8 @@ struct Judged {
     /// Absent where nothing came to an end.
     record: Option<Arc<GradeRecord>>,
     cached: bool,
+    /// Whether it is of a run.
+    ran: bool,
     /// The key under which later evaluations find the record.
     key: Option<Digest>,
     /// What the ledger learns from a run of its own.
@@ -83,6 +85,7 @@ impl Judged {
             failure: record.failure.clone(),
             record: Some(Arc::new(record)),
             cached: false,
+            ran: false,
             key: None,
             run: None,
             timings,
@@ -96,6 +99,7 @@ impl Judged {
             failure: Some(failure),
             record: None,
             cached: false,
+            ran: false,
             key: None,
             run: None,
             timings,
@@ -220,7 +224,7 @@ impl Worker {
         timings.run_ms = verdict.timings.run_ms;
         timings.parse_ms = verdict.timings.parse_ms;
         let run = job.observed(&verdict.record);
-        let judged = Judged { run, ..Judged::by(verdict.record, timings) };
+        let judged = Judged { ran: true, run, ..Judged::by(verdict.record, timings) };
         // A failure that was not the submission's is no answer for others.
         let shared = matches!(judged.outcome, Outcome::Scored | Outcome::Tampered)
             && !judged
@@ -373,7 +377,7 @@ fn observation(evaluation: &Evaluation, judged: &Judged) -> Observation {
         task: evaluation.task.clone(),
         policy_version: evaluation.generation.policy_version_max,
         outcome: judged.outcome,
-        cached: judged.cached,
+        ran: judged.ran,
         solved: judged.record.as_deref().and_then(solves).unwrap_or(false),
         run: judged.run.clone(),
     }

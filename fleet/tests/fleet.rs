@@ -14,7 +14,7 @@ use assay_fleet::{
 };
 use assay_repos::Submission;
 use assay_rewards::{Fault, Outcome, score};
-use assay_sandbox::{BackendError, ImageRef, LimitKind};
+use assay_sandbox::{BackendError, Execution, ImageRef, LimitKind, Termination};
 use common::{
     id, soon,
     stage::{Call, Stage, broken, contents, exited, is_grader, limit, printed, reported},
@@ -338,7 +338,7 @@ async fn an_infra_fault_is_retried_on_a_fresh_sandbox_then_reported() {
 /// What a backend can do wrong, and what the machine can do to it.
 #[tokio::test]
 async fn no_fault_of_ours_ever_gives_a_number() {
-    type Wrong = fn(Call) -> Result<assay_sandbox::Execution, BackendError>;
+    type Wrong = fn(Call) -> Result<Execution, BackendError>;
     let cases: [(&str, Wrong, Outcome, Fault, usize); 8] = [
         ("run fails", |_| Err(broken()), Outcome::InfraError, Fault::Infra, 3),
         (
@@ -636,7 +636,11 @@ async fn the_subject_of_a_sealed_check_sees_no_test_and_dies_with_its_grader() {
         }
         assert!(!private, "the subject sees the tests");
         assert!(all.contains("return 7"), "the subject has no submission");
-        if all.contains("endless") { std::future::pending().await } else { Ok(exited(0)) }
+        if all.contains("endless") {
+            call.command.stop.cancelled().await;
+            return Ok(Execution { termination: Termination::Signaled(9), ..exited(0) });
+        }
+        Ok(exited(0))
     });
     let fleet = Harness::start(&stage);
     for text in ["def f(x): return 7", "def f(x): return 7 # endless"] {
@@ -645,7 +649,7 @@ async fn the_subject_of_a_sealed_check_sees_no_test_and_dies_with_its_grader() {
         assert_eq!((result.outcome, result.reward), (Outcome::Scored, Some(1.0)), "{result:?}");
         assert!(started.elapsed() < Duration::from_secs(3));
     }
-    assert_eq!((stage.created(), stage.counts.killed.load(SeqCst)), (4, 1));
+    assert_eq!((stage.created(), stage.counts.killed.load(SeqCst)), (4, 0), "it is stopped");
     assert_eq!(stage.counts.running.load(SeqCst), 0);
 }
 

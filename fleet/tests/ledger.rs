@@ -272,7 +272,9 @@ async fn what_failed_by_our_fault_is_counted_and_tells_nothing_of_tests() {
     assert_eq!(rejected.outcome, Outcome::SubmissionRejected);
     let stats = fleet.stats().await;
     assert_eq!((stats.outcomes["INFRA_ERROR"].answers, stats.ledger.runs), (1, 0));
-    assert_eq!(stats.outcomes["SUBMISSION_REJECTED"].solved, 0);
+    let rejected_all = stats.outcomes["SUBMISSION_REJECTED"];
+    assert_eq!((rejected_all.answers, rejected_all.runs, rejected_all.solved), (1, 0, 0));
+    assert_eq!(stats.outcomes["INFRA_ERROR"].runs, 1);
     // The submission of each is kept as it was handed in.
     let grade = rejected.grade_id.clone().unwrap();
     let dir = fleet.stop().await;
@@ -325,7 +327,7 @@ fn observed(evaluation: &Evaluation, tests: usize, number: u64) -> Completion {
             task: evaluation.task.clone(),
             policy_version: 3,
             outcome: Outcome::Scored,
-            cached: false,
+            ran: true,
             solved: true,
             run: Some(Box::new(run)),
         }),
@@ -431,7 +433,9 @@ async fn a_state_of_the_first_version_is_taken_up() {
     drop(store);
     let old = rusqlite::Connection::open(dir.path().join("assay.db")).unwrap();
     let ours = ["ledgers", "witnesses", "tallies", "quarantine", "submissions", "handed_in"];
-    for table in ours.into_iter().chain(["specs", "spec_puts", "graded"]) {
+    for table in
+        ours.into_iter().chain(["specs", "spec_puts", "graded", "task_grades", "submission_total"])
+    {
         old.execute_batch(&format!("DROP TABLE {table}")).unwrap();
     }
     old.pragma_update(None, "user_version", 1).unwrap();
@@ -442,7 +446,7 @@ async fn a_state_of_the_first_version_is_taken_up() {
     assert_eq!(grades.handed_in(&grade).unwrap(), None);
     assert!(grades.task_stats(None).unwrap().is_empty());
     let mut found = 0;
-    let read: Result<(), StoreError> = grades.each("", |_, _| {
+    let read: Result<(), StoreError> = grades.each(|_, _| {
         found += 1;
         Ok(())
     });

@@ -5,6 +5,8 @@
 //! executable.
 
 mod common;
+#[path = "sealed/fair.rs"]
+mod fair;
 #[path = "sealed/suite.rs"]
 mod suite;
 
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         match with_rootfs(backends, &native, "toolchains") {
             Some(backends) => {
                 nor_does_one_in_another_language(&backends, dir.path()).await;
+                let tasks = dir.path().join("fair");
+                fair::submissions_pay_for_what_they_do_alone(backends.clone(), &tasks).await;
                 submissions_in_every_language_get_their_due(backends, dir.path()).await
             }
             None => println!("skipped: no other languages; run `make toolchains`"),

@@ -293,7 +293,7 @@ async fn grades_can_be_read_beside_the_service() {
     let grades = Grades::open(dir.path()).unwrap();
     let read = || {
         let mut found = Vec::new();
-        let read: Result<(), StoreError> = grades.each("", |id, body| {
+        let read: Result<(), StoreError> = grades.each(|id, body| {
             let record = GradeRecord::from_json(body).unwrap();
             assert_eq!(record.id().as_str(), id);
             found.push(record.backend);
@@ -325,7 +325,7 @@ async fn grades_can_be_read_beside_the_service() {
         store.complete(done).await.unwrap();
     }
     assert_eq!(read(), ["one", "two"], "equal records are one");
-    let stopped: Result<(), StoreError> = grades.each("", |_, _| Err(StoreError::Stopped));
+    let stopped: Result<(), StoreError> = grades.each(|_, _| Err(StoreError::Stopped));
     assert!(matches!(stopped, Err(StoreError::Stopped)), "an error of the caller ends it");
 }
 

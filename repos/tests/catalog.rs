@@ -63,8 +63,8 @@ fn katas_have_gold_and_differ() {
     }
 }
 
-const OTHERS: [&str; 8] =
-    ["programs", "roman", "slugs", "ledger", "queues", "spans", "fields", "wraps"];
+const OTHERS: [&str; 9] =
+    ["programs", "roman", "slugs", "ledger", "queues", "spans", "fields", "hexes", "wraps"];
 
 #[test]
 fn other_tasks_have_gold_too() {

@@ -12,6 +12,9 @@ pub const PYTEST_RUNNER: &str = include_str!("harness/run_pytest.py");
 /// under test.
 pub const CANARY: &str = include_str!("harness/assay_canary.py");
 
+/// `/assay/assay_messages.py`: what tests said, bounded; every runner of ours in Python needs it.
+pub const MESSAGES: &str = include_str!("harness/assay_messages.py");
+
 /// `/assay/preload_pytest.py`: imports what every run of pytest does, before there is one.
 pub const PYTEST_PRELOAD: &str = include_str!("harness/preload_pytest.py");
 

@@ -12,6 +12,8 @@ pub mod harness;
 
 mod report;
 
+mod control;
+
 mod record;
 
 mod grade;
@@ -28,6 +30,8 @@ mod score;
 
 mod explain;
 
+mod diff;
+
 mod rescore;
 
 mod tally;
@@ -41,6 +45,8 @@ mod docs;
 mod testing;
 
 pub use assay_repos::{Flag, PatchFacts, Severity};
+pub use control::{Control, ControlRun, TestSources};
+pub use diff::{Difference, diff};
 pub use explain::{
     Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, Short, explain,
 };

@@ -13,9 +13,9 @@ const BARS: usize = 10;
 /// Scores records by one reward file, or by two to compare them. Holds a number per record and
 /// file.
 #[derive(Debug)]
-pub struct Rescoring<'s> {
-    new: Scores<'s>,
-    old: Option<Scores<'s>>,
+pub struct Rescoring {
+    new: Scores,
+    old: Option<Scores>,
     records: u64,
     changed: u64,
     most: Vec<Change>,
@@ -81,17 +81,17 @@ pub struct Change {
 }
 
 #[derive(Debug)]
-struct Scores<'s> {
-    spec: &'s RewardSpec,
+struct Scores {
+    spec: RewardSpec,
     rewards: Vec<f64>,
     without: u64,
     masked: u64,
 }
 
-impl<'s> Rescoring<'s> {
+impl Rescoring {
     /// Starts with no record.
     #[must_use]
-    pub fn new(new: &'s RewardSpec, old: Option<&'s RewardSpec>) -> Self {
+    pub fn new(new: RewardSpec, old: Option<RewardSpec>) -> Self {
         Self {
             new: Scores::new(new),
             old: old.map(Scores::new),
@@ -150,13 +150,13 @@ fn size(old: Option<f64>, new: Option<f64>) -> f64 {
     }
 }
 
-impl<'s> Scores<'s> {
-    fn new(spec: &'s RewardSpec) -> Self {
+impl Scores {
+    fn new(spec: RewardSpec) -> Self {
         Self { spec, rewards: Vec::new(), without: 0, masked: 0 }
     }
 
     fn add(&mut self, record: &GradeRecord) -> Option<f64> {
-        let scored = score(record, self.spec);
+        let scored = score(record, &self.spec);
         match scored.reward {
             Some(reward) => {
                 self.rewards.push(reward);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn rescore(new: &RewardSpec, old: Option<&RewardSpec>) -> Rescored {
-        let mut rescoring = Rescoring::new(new, old);
+        let mut rescoring = Rescoring::new(new.clone(), old.cloned());
         records().iter().for_each(|record| rescoring.add(record, || record.id()));
         rescoring.finish()
     }
@@ -297,7 +297,7 @@ mod tests {
             prop_assert!(bars.len() <= BARS);
             prop_assert!(bars.windows(2).all(|pair| pair[0].0 < pair[1].0));
             let spec = spec("must_pass.all");
-            let scores = Scores { rewards: rewards.clone(), ..Scores::new(&spec) };
+            let scores = Scores { rewards: rewards.clone(), ..Scores::new(spec.clone()) };
             let spread = scores.spread(&bars);
             prop_assert_eq!(spread.histogram.iter().map(|bar| bar.count).sum::<u64>(), rewards.len() as u64);
             prop_assert!(rewards.is_empty() || spread.histogram[0].from <= rewards.iter().copied().fold(f64::MAX, f64::min));

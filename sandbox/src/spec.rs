@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{BackendError, BackendResult};
@@ -154,6 +155,9 @@ pub struct Command {
     /// A backend that can't, or that sees that it would make a difference, executes `argv`;
     /// [`Isolation::start`](crate::Isolation) says which it was.
     pub warm: Option<Warm>,
+    /// Ends a command that runs when it is cancelled, as signal 9 would. What it used by then is told as
+    /// ever, unlike where [`Sandbox::run`](crate::Sandbox::run) is dropped. No command of a session heeds it.
+    pub stop: CancellationToken,
 }
 
 /// What a warm interpreter has done before there is a command for it.

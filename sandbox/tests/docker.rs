@@ -278,6 +278,7 @@ os.write(3, b'told')
         stdin: b"in"[..].into(),
         channels: vec![Channel { fd: 3, end: ChannelEnd::Collect { max_bytes: 100 } }],
         warm,
+        ..Command::default()
     };
     let warm = Warm { modules: vec!["json".into()], programs: Arc::default() };
     let cold = run(&docker, spec.clone(), command(None)).await;
@@ -327,6 +328,30 @@ it.sendall(data.replace(b'x', b'yz'))
     );
     assert_eq!(asked.stdout.lossy(), "600000 b'yzy'\n", "{}", asked.stderr.lossy());
     assert!(answered.termination.success(), "{}", answered.stderr.lossy());
+}
+
+#[tokio::test]
+async fn a_command_that_is_stopped_says_what_it_used() {
+    let Some(Engine { docker, _state }) = engine().await else { return };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let code = "import os, time\n\
+                while time.process_time() < 0.3: pass\n\
+                os.write(4, b'.'); time.sleep(1000)";
+    let command = Command {
+        argv: vec!["/usr/bin/python3".into(), "-c".into(), code.into()],
+        channels: vec![Channel { fd: 4, end: ChannelEnd::Fd(theirs.into()) }],
+        ..Command::default()
+    };
+    let stop = command.stop.clone();
+    let stopping = tokio::task::spawn_blocking(move || {
+        let mut ours = ours;
+        std::io::Read::read_exact(&mut ours, &mut [0]).unwrap();
+        stop.cancel();
+    });
+    let execution = run(&docker, spec(), command).await;
+    stopping.await.unwrap();
+    assert_eq!(execution.termination, Termination::Signaled(9), "{}", execution.stderr.lossy());
+    assert!(execution.usage.cpu >= Duration::from_millis(300), "{:?}", execution.usage);
 }
 
 /// What a slow reader doesn't take waits, however much it is.

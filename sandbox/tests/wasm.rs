@@ -318,6 +318,27 @@ async fn two_sandboxes_talk_over_a_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_stopped_says_what_it_used() {
+    if !has_python() {
+        return;
+    }
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let code = "import os\nfor n in range(100000): pass\nos.write(4, b'.')\nwhile True: pass";
+    let channels = vec![Channel { fd: 4, end: ChannelEnd::Fd(theirs.into()) }];
+    let command = Command { channels, ..python(code) };
+    let stop = command.stop.clone();
+    let stopping = tokio::task::spawn_blocking(move || {
+        let mut ours = ours;
+        std::io::Read::read_exact(&mut ours, &mut [0]).unwrap();
+        stop.cancel();
+    });
+    let execution = run(python_spec(), command).await;
+    stopping.await.unwrap();
+    assert_eq!(execution.termination, Termination::Signaled(9), "{}", execution.stderr.lossy());
+    assert!(execution.usage.instructions.is_some_and(|count| count > 100_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_end_python() {
     if !has_python() {
         return;

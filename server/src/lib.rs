@@ -7,6 +7,8 @@
 
 mod app;
 pub mod cli;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod grpc;
 mod machine;
 mod places;

@@ -6,26 +6,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
 };
 
 use serde_json::{Value, json};
-use support::{grade, store};
+use support::{assay, grade, store};
 
 const MINE: &str = "schema = 1\nname = \"mine\"\n[[term]]\nname = \"part\"\n\
     value = \"must_pass.fraction\"\nweight = 0.5\n";
-
-fn assay(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_assay"));
-    command
-        .args(args)
-        .env_remove("ASSAY_LOG")
-        .env("ASSAY_CACHE", folder.join("cache"))
-        .env("ASSAY_CATALOG", folder.join("catalog"))
-        .current_dir(folder)
-        .stdin(Stdio::null());
-    command
-}
 
 /// A service that is killed when dropped, as a crash would.
 struct Serving {
@@ -152,6 +140,16 @@ async fn what_was_put_survives_the_service() {
     // The start does not turn the name back to its own file.
     let service = Serving::start(folder, &["--reward", "mine.toml"]);
     assert_eq!(list(&service), [(1, false), (2, true)]);
+    let diff = |old: &str, new: &str| {
+        let output = service.run(folder, &["reward", "diff", old, new]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let weight = "mine -> mine\n  term part.weight  0.5 -> 0.25\n";
+    assert_eq!(diff("mine@1", "mine"), (Some(1), weight.to_owned()));
+    // One that lies here beside one that lies there.
+    let none = "mine -> mine: no difference\n";
+    assert_eq!(diff("mine.toml", "mine@1"), (Some(0), none.to_owned()));
+    assert_eq!(diff("mine@1", "mine@3").0, Some(2));
     let id = grade(1, 1).id().to_string();
     for (name, worth) in [("mine", 0.125), ("mine@1", 0.25), ("mine@2", 0.125)] {
         let explain = ["reward", "explain", name, "--grade", &id, "--json"];

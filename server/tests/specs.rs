@@ -382,6 +382,9 @@ async fn stored_grades_are_rescored_by_filter() {
     assert_eq!(found(run("three")).await, [0; 0]);
     assert_eq!(found(task("programs.other")).await, [3]);
     assert_eq!(found(GradeFilter { run_id: "one".into(), ..task("programs.other") }).await, [0; 0]);
+    assert_eq!(found(task("programs.echo")).await, [0, 1, 2]);
+    assert_eq!(found(GradeFilter { until: Some(future), ..task("programs.other") }).await, [3]);
+    assert_eq!(found(GradeFilter { since: Some(future), ..task("programs.other") }).await, [0; 0]);
     assert_eq!(found(GradeFilter { since: Some(future), ..none() }).await, [0; 0]);
     assert_eq!(found(GradeFilter { until: Some(future), ..none() }).await, [0, 1, 2, 3]);
     assert_eq!(found(GradeFilter { until: Some(future), ..run("one") }).await, [0, 1]);

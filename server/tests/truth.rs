@@ -143,6 +143,50 @@ fn a_test_that_is_flaky_is_found_and_let_go() {
     assert!(!folder.join("nowhere").exists());
 }
 
+/// What gold used is a part of the grade where the reward file asks for it, so a replay measures it, too.
+#[test]
+fn a_grade_with_gold_beside_it_is_replayed_with_gold() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_task(&folder.join("catalog"));
+    let tests = folder.join("catalog/flaky/tree/test_lib.py");
+    let sure = fs::read_to_string(&tests).unwrap().replace("os.urandom(1)[0] < 128", "os");
+    fs::write(&tests, sure).unwrap();
+    let fast = "schema = 1\nname = 'fast'\n[[term]]\nname = 'speed'\n\
+        value = 'clamp(run.cpu_vs_gold, 0, 2)'\n";
+    fs::write(folder.join("fast.toml"), fast).unwrap();
+    let replayed = |reward: &str, patch: &str| {
+        fs::write(folder.join("a.patch"), patch).unwrap();
+        let args = ["score", "--task", "demo.flaky", "--patch", "a.patch", "--reward", reward];
+        let output = assay(folder, &[&args[..], &["--data", "data", "--json"]].concat());
+        if output.status.code() != Some(0) {
+            eprintln!("skipped: no sandboxes here: {}", String::from_utf8_lossy(&output.stdout));
+            return None;
+        }
+        let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let grade = verdict["grade"].as_str().unwrap();
+        lines(folder, &["grade", "export", grade, "--out", "a.json", "--data", "data"]);
+        Some(lines(folder, &["grade", "replay", "a.json"]).remove(0))
+    };
+    let gold = fs::read_to_string(folder.join("catalog/flaky/private/gold.patch")).unwrap();
+    let other = gold.replace("a + b", "b + a");
+    let Some(with) = replayed("fast.toml", &other) else { return };
+    let agrees =
+        |said: &Value, what: &str| said["agrees"].as_array().unwrap().contains(&json!(what));
+    assert!(agrees(&with, "gold measured"), "{with}");
+    for at in [0, 1] {
+        assert!(with["beside"]["gold_cpu_s"][at].as_f64().unwrap() > 0.0, "{with}");
+    }
+    let without = replayed("pass", &other.replace("b + a", "sum([a, b])")).unwrap();
+    assert_eq!(without["beside"].get("gold_cpu_s"), None, "{without}");
+
+    // Gold that doesn't pass is told by a flag, the second time, too.
+    fs::write(&tests, fs::read_to_string(&tests).unwrap().replace("assert os", "assert not os"))
+        .unwrap();
+    let absent = replayed("fast.toml", &other.replace("b + a", "a + b + 0")).unwrap();
+    assert!(agrees(&absent, "flags gold.absent (info)"), "{absent}");
+}
+
 #[test]
 fn a_grade_is_taken_along_and_comes_out_the_same() {
     let Some((folder, verdicts)) = played("12") else { return };
@@ -211,6 +255,7 @@ fn a_grade_is_taken_along_and_comes_out_the_same() {
         ("an unknown key", unknown, "extra"),
         ("an unknown key of the record", deeper, "extra"),
         ("another version", with("/schema", json!(9)), "another version: schema 9"),
+        ("another record's version", with("/record/schema", json!(9)), "its record has schema 9"),
         ("another file", with("/format", json!("tar")), "not a file of `assay grade export`"),
         ("another record", with("/record/outcome", json!("tampered")), "its record was changed"),
         ("another grade", with("/grade", json!(unlucky)), "its record was changed"),

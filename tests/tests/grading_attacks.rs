@@ -160,7 +160,7 @@ fn judge(task: &str, attack: &Attack, flagged: Option<&String>, one: &Value) -> 
     if !matches!(outcome, "SCORED" | "SUBMISSION_REJECTED" | "TAMPERED") {
         return Some(format!("{task}: {} has no verdict: {one}", attack.id()));
     }
-    if one["earns_more"] == true && attack.known.is_none() {
+    if one["earns_more"] == true && one["known"].is_null() {
         return Some(format!("{task}: {} earns: {one}", attack.id()));
     }
     let flags = one["flags"].as_array().map(Vec::as_slice).unwrap_or_default();

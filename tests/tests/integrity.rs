@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use assay_tests::{add, change, skipped};
+use assay_tests::{add, cache, change, skipped};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_assay-under-test");
@@ -162,6 +162,35 @@ fn what_canaries_saw_is_shown() {
         let text = String::from_utf8(shown.stdout).unwrap();
         println!("{text}");
         assert!(text.contains(evidence), "{name}: {text}");
+    }
+}
+
+/// Tests of other languages are run again, some of them spoiled: honest work passes, and the record shows it.
+#[test]
+fn honest_work_passes_where_tests_are_spoiled() {
+    if skipped() {
+        return;
+    }
+    if !cache().join("rootfs/toolchains/rootfs.toml").exists() {
+        eprintln!("skipped: rootfs/toolchains is not in the cache; run `make toolchains`");
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let assay = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--catalog", assay_repos::SOURCE_CATALOG, "--data"]).arg(data.path());
+        command.args(arguments).output().unwrap()
+    };
+    for task in ["queues.0001", "spans.0001", "wraps.0001"] {
+        let said = assay(&["score", "--json", "--task", task, "--gold"]);
+        let line: Value =
+            serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
+        assert_eq!(line["outcome"], "SCORED", "{task}: {line}");
+        assert_eq!(line["integrity"]["ok"], true, "{task}: {line}");
+        assert!(line["reward"].as_f64().unwrap() > 0.9, "{task}: {line}");
+        let shown = assay(&["grade", "show", line["grade"].as_str().unwrap()]);
+        let text = String::from_utf8(shown.stdout).unwrap();
+        assert!(text.contains("canaries   spoiled red"), "{task}: {text}");
     }
 }
 

@@ -13,7 +13,7 @@ use assay_repos::{
     Applied, ApplyError, Change, Digest, Language, Mode, ReportKind, Revision, Signals,
     SourceError, StdioCase, SubmissionKind, Task, TaskError, TaskLimits, apply,
 };
-use assay_rewards::{GradeHeader, GradeRecord, harness};
+use assay_rewards::{GradeHeader, GradeRecord, TestSources, harness};
 use assay_sandbox::{FileEntry, Layer, Limits, SandboxSpec};
 
 use super::suite::Seal;
@@ -40,6 +40,8 @@ pub(crate) struct Ground {
     /// is run with, or compiled with.
     pub(crate) grader: Trusted,
     pub(crate) subject: Trusted,
+    /// For checks whose report comes from a foreign tool: what a control run spoils.
+    pub(crate) tests: TestSources,
     /// For sealed `pytest` checks.
     pub(crate) seal: Seal,
     /// For `stdio` checks.
@@ -64,6 +66,7 @@ impl Ground {
     ) -> Result<Self, TaskError> {
         let revision = task.revision()?;
         let overlay = task.trusted_overlay(&revision)?;
+        let tests = test_sources(&task, &revision, &overlay)?;
         let hidden: Vec<_> = overlay.keys().cloned().collect();
         let overlay = entries(&overlay);
         let below = revision
@@ -76,7 +79,12 @@ impl Ground {
         let mut grader = BTreeMap::new();
         let mut subject = BTreeMap::new();
         if reports(ReportKind::Function) {
-            for (name, text) in [("grader.py", harness::GRADER), ("wire.py", harness::WIRE)] {
+            let files = [
+                ("grader.py", harness::GRADER),
+                ("wire.py", harness::WIRE),
+                ("assay_messages.py", harness::MESSAGES),
+            ];
+            for (name, text) in files {
                 grader.insert(inside(name), text.as_bytes().into());
             }
             if task.mode == Mode::Guarded {
@@ -111,6 +119,7 @@ impl Ground {
         }
         if task.checks.iter().any(|check| check.report.is_ours()) {
             runner.insert(inside("assay_canary.py"), harness::CANARY.as_bytes().into());
+            runner.insert(inside("assay_messages.py"), harness::MESSAGES.as_bytes().into());
         }
         if task.checks.iter().any(|check| check.report.is_foreign()) {
             runner.insert(inside("collect.sh"), harness::COLLECT.as_bytes().into());
@@ -147,6 +156,7 @@ impl Ground {
             runner: Arc::new(runner),
             grader: Arc::new(grader),
             subject: Arc::new(subject),
+            tests,
             seal,
             cases,
             signals,
@@ -257,6 +267,31 @@ impl Ground {
     }
 }
 
+/// Finds the tests that a control run can spoil, where a check may have one.
+fn test_sources(
+    task: &Task,
+    revision: &Revision,
+    overlay: &BTreeMap<PathBuf, Change>,
+) -> Result<TestSources, TaskError> {
+    if !task.checks.iter().any(|check| check.report.is_foreign()) {
+        return Ok(TestSources::default());
+    }
+    let mut files = BTreeMap::new();
+    let paths = revision.files()?.into_iter().chain(overlay.keys().cloned());
+    for path in paths.filter(|path| TestSources::needs(task.language, path)) {
+        let change = match overlay.get(&path) {
+            Some(change) => Some(change.clone()),
+            None => revision.read(&path)?,
+        };
+        if let Some(Change::File { content, .. }) = change {
+            files.insert(path, content);
+        }
+    }
+    // Go's tests are denied to every submission.
+    let trusted = |path: &Path| task.language == Language::Go || overlay.contains_key(path);
+    Ok(TestSources::of(task.language, files, trusted).or_by_task(task.control_files()?))
+}
+
 /// Returns the gold submission of a task, or why there is none.
 fn apply_gold(task: &Task, revision: &Revision) -> Result<Result<Applied, String>, TaskError> {
     let gold = match task.gold() {
@@ -328,7 +363,7 @@ fn named(task: &Task) -> HashSet<(String, String)> {
     names
 }
 
-fn entries(changes: &BTreeMap<PathBuf, Change>) -> BTreeMap<PathBuf, FileEntry> {
+pub(super) fn entries(changes: &BTreeMap<PathBuf, Change>) -> BTreeMap<PathBuf, FileEntry> {
     let entry = |change: &Change| match change {
         Change::File { content, executable } => {
             FileEntry::File { content: Arc::clone(content), executable: *executable }

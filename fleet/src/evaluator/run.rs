@@ -9,16 +9,18 @@ use std::{
 
 use assay_repos::{Applied, Check, Mode, ReportKind};
 use assay_rewards::{
-    CaseRun, CheckEvidence, CheckRun, Evidence, Failure, Fault, Phase, harness, outputs_equal,
+    CaseRun, CheckEvidence, CheckRun, Control, ControlRun, Evidence, Failure, Fault, Phase,
+    harness, outputs_equal,
 };
 use assay_sandbox::{
-    BackendResult, Channel, ChannelEnd, Command, Execution, Sandbox, SandboxSpec, Start, Warm,
+    BackendResult, Channel, ChannelEnd, Command, Execution, Layer, Sandbox, SandboxSpec, Start,
+    Warm,
 };
 use tokio::time::Instant;
 
 use super::{
     Ground, Job, backend_failure, defect,
-    ground::{inside, runs_node},
+    ground::{entries, inside, runs_node},
     ms, sealed, suite as sealed_suite,
 };
 use crate::{Resolved, Stop, Timings, ledger::Quarantined};
@@ -35,14 +37,18 @@ const MOST_CHANGED: usize = 1000;
 static PYTEST: LazyLock<Warm> = LazyLock::new(|| {
     let runner = ("run_pytest.py", harness::PYTEST_RUNNER);
     let canary = ("assay_canary.py", harness::CANARY);
+    let messages = ("assay_messages.py", harness::MESSAGES);
     let preload = ("preload_pytest.py", harness::PYTEST_PRELOAD);
-    warm(&["preload_pytest", "assay_canary"], [runner, canary, preload])
+    let modules = ["preload_pytest", "assay_canary", "assay_messages"];
+    warm(&modules, [runner, canary, messages, preload])
 });
 /// The same for `unittest` checks. Django is the work tree's, or the image's and too much.
 static UNITTEST: LazyLock<Warm> = LazyLock::new(|| {
     let runner = ("run_unittest.py", harness::UNITTEST_RUNNER);
     let canary = ("assay_canary.py", harness::CANARY);
-    warm(&["runpy", "unittest", "assay_canary"], [runner, canary])
+    let messages = ("assay_messages.py", harness::MESSAGES);
+    let modules = ["runpy", "unittest", "assay_canary", "assay_messages"];
+    warm(&modules, [runner, canary, messages])
 });
 /// The same for `function` checks: grader and subject, without a test.
 pub(super) static FUNCTION: LazyLock<Warm> = LazyLock::new(|| {
@@ -50,8 +56,9 @@ pub(super) static FUNCTION: LazyLock<Warm> = LazyLock::new(|| {
         ("grader.py", harness::GRADER),
         ("subject.py", harness::SUBJECT),
         ("wire.py", harness::WIRE),
+        ("assay_messages.py", harness::MESSAGES),
     ];
-    warm(&["wire"], programs)
+    warm(&["wire", "assay_messages"], programs)
 });
 
 pub(super) fn warm<const N: usize>(modules: &[&str], programs: [(&str, &str); N]) -> Warm {
@@ -84,6 +91,22 @@ pub(super) struct Process {
     nonce: String,
     execution: Execution,
     subject: Option<Execution>,
+    control: Option<Controlled>,
+}
+
+/// A second run of a check, and the tests that must fail in it.
+#[derive(Debug)]
+struct Controlled {
+    tests: Vec<String>,
+    nonce: String,
+    execution: Execution,
+}
+
+impl Process {
+    fn evidence(&self) -> Evidence<'_> {
+        let Self { nonce, execution, subject, .. } = self;
+        Evidence { execution, nonce, subject: subject.as_ref() }
+    }
 }
 
 /// Runs the checks of a task. With `gold`, each of them runs a second time right after, in other
@@ -110,6 +133,7 @@ pub(crate) async fn checks(
         }
         let subject = Subject { applied, warm: true };
         let left = one_check(ground, subject, check, stop, timings).await?;
+        let left = controlled(ground, applied, number, left, timings).await?;
         let left = match stop {
             Stop::Decisive => {
                 let (ground, quarantined) = (Arc::clone(ground), Arc::clone(quarantined));
@@ -174,8 +198,43 @@ async fn one_check(
             Mode::Sealed => sealed::function(ground, subject, timings).await,
             Mode::Guarded => guarded(ground, subject, timings).await,
         },
-        _ => foreign(ground, applied, check, timings).await,
+        _ => {
+            let (nonce, execution) = foreign(ground, ground.spec(applied), check, timings).await?;
+            Ok(Left::process(nonce, execution, None))
+        }
     }
+}
+
+/// Runs a check once more with tests that must fail, where its report is a foreign tool's and says
+/// that tests passed which have to.
+async fn controlled(
+    ground: &Arc<Ground>,
+    applied: &Applied,
+    number: usize,
+    left: Left,
+    timings: &mut Timings,
+) -> Result<Left, Failure> {
+    let check = &ground.task.checks[number];
+    let Left::Process(mut process) = left else { return Ok(left) };
+    if !check.report.is_foreign() {
+        return Ok(Left::Process(process));
+    }
+    let chosen = Arc::clone(ground);
+    let chosen = tokio::task::spawn_blocking(move || {
+        let check = &chosen.task.checks[number];
+        let (report, must_pass) = (check.report, &check.must_pass);
+        let control = chosen.tests.control(report, must_pass, &process.evidence(), &nonce());
+        (process, control)
+    });
+    let control;
+    (process, control) = chosen.await.map_err(|panic| defect(&panic))?;
+    if let Some(Control { files, tests }) = control {
+        let mut spec = ground.spec(applied);
+        spec.layers.push(Layer::Files(Arc::new(entries(&files))));
+        let (nonce, execution) = foreign(ground, spec, check, timings).await?;
+        process.control = Some(Controlled { tests, nonce, execution });
+    }
+    Ok(Left::Process(process))
 }
 
 impl Ran {
@@ -192,7 +251,7 @@ impl Ran {
 
 impl Left {
     pub(super) fn process(nonce: String, execution: Execution, subject: Option<Execution>) -> Self {
-        Self::Process(Box::new(Process { nonce, execution, subject }))
+        Self::Process(Box::new(Process { nonce, execution, subject, control: None }))
     }
 
     /// Whether every process was forked from a warm interpreter.
@@ -214,11 +273,7 @@ impl Left {
     ) -> CheckRun<'a> {
         let evidence = match self {
             Self::NotRun => None,
-            Self::Process(process) => Some(CheckEvidence::Process(Evidence {
-                execution: &process.execution,
-                nonce: &process.nonce,
-                subject: process.subject.as_ref(),
-            })),
+            Self::Process(process) => Some(CheckEvidence::Process(process.evidence())),
             Self::Cases(executions) => {
                 let cases = ground.cases.iter().zip(executions).map(|(case, execution)| CaseRun {
                     name: &case.name,
@@ -228,7 +283,16 @@ impl Left {
                 Some(CheckEvidence::Cases(cases.collect()))
             }
         };
-        CheckRun { check, evidence, quarantined: quarantined.get(&check.id) }
+        let control = match self {
+            Self::Process(process) => process.control.as_ref(),
+            Self::NotRun | Self::Cases(_) => None,
+        };
+        let control = control.map(|Controlled { tests, nonce, execution }| ControlRun {
+            tests,
+            execution,
+            nonce,
+        });
+        CheckRun { check, evidence, control, quarantined: quarantined.get(&check.id) }
     }
 }
 
@@ -295,10 +359,10 @@ async fn exit(
 /// The report of a tool that is not ours: `collect.sh` runs the command and hands it over.
 async fn foreign(
     ground: &Ground,
-    applied: &Applied,
+    spec: SandboxSpec,
     check: &Check,
     timings: &mut Timings,
-) -> Result<Left, Failure> {
+) -> Result<(String, Execution), Failure> {
     let nonce = nonce();
     let mut command = plain(check, format!("{nonce}\n").into_bytes().into())?;
     let how = match (&check.report_path, check.report) {
@@ -314,8 +378,8 @@ async fn foreign(
         command.env.insert("NODE_OPTIONS".into(), "--require=/assay/freeze.js".into());
     }
     command.channels = vec![report()];
-    let execution = one(ground, ground.spec(applied), command, timings).await?;
-    Ok(Left::process(nonce, execution, None))
+    let execution = one(ground, spec, command, timings).await?;
+    Ok((nonce, execution))
 }
 
 /// Each case has a sandbox of its own: nothing that a program leaves behind reaches the next.

@@ -11,9 +11,10 @@ use assay_repos::Language;
 use assay_rewards::{Failure, Fault, Phase, harness};
 use assay_sandbox::{
     Capture, Channel, ChannelEnd, Command, Execution, FileEntry, Layer, LimitKind, Limits,
-    SandboxSpec, Termination, Usage,
+    SandboxSpec, Termination,
 };
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Ground, ms,
@@ -26,7 +27,8 @@ use crate::Timings;
 /// What the grader has beyond the subject, so that it sees the subject's end and reports it, also
 /// where the machine was slow to start the subject.
 const GRADER_EXTRA: Duration = Duration::from_secs(30);
-/// How long a subject may live on when its grader is done. An honest one reads end of file.
+/// How long a subject may live on when its grader is done. An honest one reads end of file; whichever
+/// doesn't is stopped, and has used what it used.
 const SUBJECT_GRACE: Duration = Duration::from_millis(500);
 /// What a compiler may use. The limits of the task are for the program that it makes.
 const COMPILER: Limits = Limits {
@@ -98,10 +100,12 @@ pub(super) async fn both(
     ground: &Ground,
     nonce: String,
     (grader_spec, grader_command): (SandboxSpec, Command),
-    (subject_spec, subject_command): (SandboxSpec, Command),
+    (subject_spec, mut subject_command): (SandboxSpec, Command),
     timings: &mut Timings,
 ) -> Result<Left, Failure> {
     let wall = grader_spec.limits.wall;
+    let stop = CancellationToken::new();
+    subject_command.stop = stop.clone();
     let started = Instant::now();
     let (grader, subject) = tokio::try_join!(
         create(&ground.judge, grader_spec),
@@ -110,11 +114,9 @@ pub(super) async fn both(
     timings.prepare_ms += ms(started.elapsed());
 
     let started = Instant::now();
-    let ran = together(grader.run(grader_command), subject.run(subject_command));
+    let ran = together(grader.run(grader_command), subject.run(subject_command), &stop);
     let (execution, subject) = within(wall, Phase::Run, ran).await?;
-    let took = started.elapsed();
-    count(timings, took, &execution);
-    let subject = subject.unwrap_or_else(|| killed(&execution, took));
+    count(timings, started.elapsed(), &execution);
     Ok(Left::process(nonce, execution, Some(subject)))
 }
 
@@ -235,33 +237,22 @@ fn file(name: &str, content: &[u8], executable: bool) -> Layer {
 async fn together<E>(
     grader: impl Future<Output = Result<Execution, E>>,
     subject: impl Future<Output = Result<Execution, E>>,
-) -> Result<(Execution, Option<Execution>), E> {
+    stop: &CancellationToken,
+) -> Result<(Execution, Execution), E> {
     tokio::pin!(grader, subject);
     tokio::select! {
         subject = &mut subject => {
             let subject = subject?;
-            Ok((grader.await?, Some(subject)))
+            Ok((grader.await?, subject))
         }
         grader = &mut grader => {
             let grader = grader?;
-            match tokio::time::timeout(SUBJECT_GRACE, subject).await {
-                Ok(subject) => Ok((grader, Some(subject?))),
-                Err(_) => Ok((grader, None)),
+            if let Ok(subject) = tokio::time::timeout(SUBJECT_GRACE, &mut subject).await {
+                return Ok((grader, subject?));
             }
+            stop.cancel();
+            Ok((grader, subject.await?))
         }
-    }
-}
-
-/// What is left of a subject that we killed because nobody needs it any more. What it used is not
-/// known: staying must not be cheaper than ending, so all of its time counts as CPU time.
-fn killed(grader: &Execution, wall: Duration) -> Execution {
-    Execution {
-        termination: Termination::Signaled(9),
-        stdout: Capture::default(),
-        stderr: Capture::default(),
-        channels: Vec::new(),
-        usage: Usage { wall, cpu: wall, ..Usage::default() },
-        isolation: grader.isolation.clone(),
     }
 }
 
@@ -269,24 +260,25 @@ fn killed(grader: &Execution, wall: Duration) -> Execution {
 mod tests {
     use std::future::pending;
 
+    use assay_sandbox::Usage;
+
     use super::*;
 
-    /// Ends after so many seconds.
-    async fn after(seconds: f64) -> Result<Execution, &'static str> {
-        tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-        Ok(killed_after(Duration::from_secs_f64(seconds)))
-    }
-
-    fn killed_after(wall: Duration) -> Execution {
-        let nothing = Execution {
-            termination: Termination::Exited(0),
+    /// Ends after so many seconds, or when it is stopped.
+    async fn after(seconds: f64, stop: CancellationToken) -> Result<Execution, &'static str> {
+        let ends = tokio::time::sleep(Duration::from_secs_f64(seconds));
+        let termination = tokio::select! {
+            () = ends => Termination::Exited(0),
+            () = stop.cancelled() => Termination::Signaled(9),
+        };
+        Ok(Execution {
+            termination,
             stdout: Capture::default(),
             stderr: Capture::default(),
             channels: Vec::new(),
             usage: Usage::default(),
             isolation: Default::default(),
-        };
-        killed(&nothing, wall)
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -297,16 +289,22 @@ mod tests {
             ("grader first", 1.0, 1.4, 1.4, true),
             ("subject hangs", 1.0, 1e9, 1.5, false),
         ];
+        let never = CancellationToken::new;
         for (name, grader, subject, seconds, ended) in cases {
-            let started = Instant::now();
-            let (_, left) = together(after(grader), after(subject)).await.unwrap();
+            let (started, stop) = (Instant::now(), CancellationToken::new());
+            let ran = together(after(grader, never()), after(subject, stop.clone()), &stop);
+            let (grader, subject) = ran.await.unwrap();
             let took = started.elapsed().as_secs_f64();
             assert!((took - seconds).abs() < 0.01, "{name} took {took} s");
-            assert_eq!(left.is_some(), ended, "{name}");
+            assert_eq!(grader.termination, Termination::Exited(0), "{name}");
+            assert_eq!(subject.termination.success(), ended, "{name}");
         }
         let broken = async { Err("broken") };
-        assert!(together(pending(), broken).await.is_err(), "the grader waits for nobody");
+        assert!(
+            together(pending(), broken, &never()).await.is_err(),
+            "the grader waits for nobody"
+        );
         let broken = async { Err("broken") };
-        assert!(together(broken, after(0.0)).await.is_err());
+        assert!(together(broken, after(0.0, never()), &never()).await.is_err());
     }
 }

@@ -44,8 +44,8 @@ pub struct Observation {
     pub policy_version: u64,
     /// What came of it.
     pub outcome: Outcome,
-    /// Whether it was answered without a run.
-    pub cached: bool,
+    /// Whether it was run: not answered from the cache, nor before there was anything to run.
+    pub ran: bool,
     /// Whether it solves the task.
     pub solved: bool,
     /// What a run found, that came to its end without any failure.

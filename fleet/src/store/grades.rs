@@ -56,22 +56,20 @@ impl Grades {
         schema::read(data_dir).map(Self)
     }
 
-    /// Calls `visit` with each record whose id starts so: its id, and its canonical JSON. In the
-    /// order of their ids; equal records are stored once.
+    /// Calls `visit` with each record: its id, and its canonical JSON. In the order of their ids;
+    /// equal records are stored once.
     ///
     /// # Errors
     ///
     /// The first one of `visit`, or [`StoreError`] when the database can't be read.
     pub fn each<E: From<StoreError>>(
         &self,
-        start: &str,
         mut visit: impl FnMut(&str, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |source| database("read the grades", source);
-        // Ids are hexadecimal, so what starts so sorts before the start with a `z`.
-        let sql = "SELECT id, body FROM grades WHERE id >= ?1 AND id < ?1 || 'z' ORDER BY id";
+        let sql = "SELECT id, body FROM grades ORDER BY id";
         let mut all = self.0.prepare(sql).map_err(failed)?;
-        let mut rows = all.query([start]).map_err(failed)?;
+        let mut rows = all.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let (id, body) = columns(row).map_err(failed)?;
             visit(id, body)?;
@@ -86,6 +84,7 @@ impl Grades {
     /// [`StoreError`] when it can't be read.
     pub fn pick(&self, id: &str) -> Result<Picked, StoreError> {
         let failed = |source| database("read a grade", source);
+        // Ids are hexadecimal, so what starts so sorts before the start with a `g`.
         let sql =
             "SELECT id, body FROM grades WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT 2";
         let mut found = self.0.prepare_cached(sql).map_err(failed)?;
@@ -213,33 +212,24 @@ impl GradeScan {
             let from = filter.ids.partition_point(|id| id.as_str() <= after.as_str());
             let ids = &filter.ids[from..];
             *over = ids.len() <= most;
-            let sql = "SELECT id, body FROM grades WHERE id = ?1
-                AND (?2 IS NULL AND NOT ?3 OR EXISTS (SELECT 1 FROM graded
-                    WHERE grade = ?1 AND (?2 IS NULL OR run_id = ?2)
-                    AND finished_ms >= ?4 AND finished_ms < ?5))";
             let ids = &ids[..ids.len().min(most)];
             let all = ids.iter().try_for_each(|id| {
                 let run = filter.run_id.as_deref();
-                rows(db, sql, params![id.as_str(), run, timed, since, until], &mut one)
+                rows(db, OF_IDS, params![id.as_str(), run, timed, since, until], &mut one)
             });
             if let Some(id) = ids.last() {
                 id.as_str().clone_into(after);
             }
             return all.map_err(|source| database("read the grades", source));
         } else if let Some(run) = &filter.run_id {
-            let sql = "SELECT id, body FROM graded CROSS JOIN grades ON id = grade
-                WHERE run_id = ? AND grade > ? AND finished_ms >= ? AND finished_ms < ?
-                ORDER BY grade LIMIT ?";
-            rows(db, sql, params![run, &*after, since, until, page], &mut one)
+            rows(db, OF_RUN, params![run, &*after, since, until, page], &mut one)
+        } else if let Some(task) = &filter.task {
+            let task = task.as_str();
+            rows(db, OF_TASK, params![task, &*after, timed, since, until, page], &mut one)
         } else if timed {
-            let sql = "SELECT id, body FROM
-                (SELECT DISTINCT grade FROM graded WHERE grade > ? AND finished_ms >= ?
-                    AND finished_ms < ? ORDER BY grade LIMIT ?)
-                CROSS JOIN grades ON id = grade ORDER BY id";
-            rows(db, sql, params![&*after, since, until, page], &mut one)
+            rows(db, OF_TIME, params![&*after, since, until, page], &mut one)
         } else {
-            let sql = "SELECT id, body FROM grades WHERE id > ? ORDER BY id LIMIT ?";
-            rows(db, sql, params![&*after, page], &mut one)
+            rows(db, OF_ALL, params![&*after, page], &mut one)
         };
         done.map_err(|source| database("read the grades", source))?;
         *over = read < most;
@@ -247,6 +237,25 @@ impl GradeScan {
         Ok(())
     }
 }
+
+pub(super) const OF_IDS: &str = "SELECT id, body FROM grades WHERE id = ?1
+    AND (?2 IS NULL AND NOT ?3 OR EXISTS (SELECT 1 FROM graded
+        WHERE grade = ?1 AND (?2 IS NULL OR run_id = ?2)
+        AND finished_ms >= ?4 AND finished_ms < ?5))";
+pub(super) const OF_RUN: &str = "SELECT id, body FROM graded CROSS JOIN grades ON id = grade
+    WHERE run_id = ? AND grade > ? AND finished_ms >= ? AND finished_ms < ?
+    ORDER BY grade LIMIT ?";
+pub(super) const OF_TASK: &str = "SELECT id, body FROM task_grades CROSS JOIN grades ON id = grade
+    WHERE task = ?1 AND grade > ?2 AND (NOT ?3 OR EXISTS (SELECT 1 FROM graded
+        WHERE grade = id AND finished_ms >= ?4 AND finished_ms < ?5))
+    ORDER BY grade LIMIT ?6";
+/// Reads the short rows of every grade there is, and no more of those that are not meant: pages go by
+/// their ids.
+const OF_TIME: &str = "SELECT id, body FROM
+    (SELECT DISTINCT grade FROM graded WHERE grade > ? AND finished_ms >= ?
+        AND finished_ms < ? ORDER BY grade LIMIT ?)
+    CROSS JOIN grades ON id = grade ORDER BY id";
+const OF_ALL: &str = "SELECT id, body FROM grades WHERE id > ? ORDER BY id LIMIT ?";
 
 fn rows(
     db: &Connection,

@@ -8,7 +8,7 @@ use std::{
 
 use assay_repos::{Digest, TaskId};
 use assay_rewards::Role;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_from_iter};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::rows::{from_ms, to_ms};
@@ -88,7 +88,7 @@ impl Touched {
             seen.task.as_str(),
             i64::try_from(seen.policy_version).unwrap_or(i64::MAX),
             seen.outcome.as_str(),
-            !seen.cached,
+            seen.ran,
             seen.solved,
             to_ms(SystemTime::now()),
         ])?;
@@ -260,18 +260,51 @@ fn trails(
     task: Option<&TaskId>,
     mut visit: impl FnMut(TaskId, QuarantineEvent),
 ) -> rusqlite::Result<()> {
-    let mut all = db.prepare_cached(
-        "SELECT task, check_id, test, added, at_ms, why FROM quarantine
-         WHERE ?1 IS NULL OR task = ?1 ORDER BY id",
-    )?;
-    let mut rows = all.query([task.map(TaskId::as_str)])?;
-    while let Some(row) = rows.next()? {
+    each(db, &TRAILS, task, |row| {
         let (task, why): (String, String) = (row.get(0)?, row.get(5)?);
         let name = TestName { check: row.get(1)?, test: row.get(2)? };
         let (added, at) = (row.get(3)?, from_ms(row.get(4)?));
         if let (Ok(task), Ok(why)) = (task.parse(), serde_json::from_str(&why)) {
             visit(task, QuarantineEvent { name, added, at, why });
         }
+        Ok(())
+    })
+}
+
+/// A question about every task, and the same about one: with `?1 IS NULL OR task = ?1` all would be
+/// read for either.
+pub(super) struct Question {
+    pub(super) of_all: &'static str,
+    pub(super) of_one: &'static str,
+}
+
+macro_rules! question {
+    ($select:literal, $order:literal) => {
+        Question {
+            of_all: concat!($select, " ", $order),
+            of_one: concat!($select, " WHERE task = ? ", $order),
+        }
+    };
+}
+
+pub(super) const TRAILS: Question =
+    question!("SELECT task, check_id, test, added, at_ms, why FROM quarantine", "ORDER BY id");
+pub(super) const TALLIES: Question =
+    question!("SELECT task, version, outcome, answers, runs, solved FROM tallies", "");
+pub(super) const LEDGERS: Question =
+    question!("SELECT task, ground, body FROM ledgers", "ORDER BY updated_ms");
+
+fn each(
+    db: &Connection,
+    question: &Question,
+    task: Option<&TaskId>,
+    mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let sql = if task.is_some() { question.of_one } else { question.of_all };
+    let mut found = db.prepare_cached(sql)?;
+    let mut rows = found.query(params_from_iter(task.map(TaskId::as_str)))?;
+    while let Some(row) = rows.next()? {
+        visit(row)?;
     }
     Ok(())
 }
@@ -279,27 +312,31 @@ fn trails(
 /// Forgets submissions that did not run for so long, and counts the answers of policy versions that
 /// were quiet for so long together.
 pub(super) fn purge(db: &Transaction<'_>, before_ms: i64) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM witnesses WHERE stored_ms < ?")?.execute([before_ms])?;
-    db.prepare_cached(
-        "INSERT INTO tallies
-         SELECT task, ?2, outcome, sum(answers), sum(runs), sum(solved), max(last_ms) FROM tallies
-         WHERE last_ms < ?1 AND version != ?2 GROUP BY task, outcome
-         ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
-            runs = runs + excluded.runs, solved = solved + excluded.solved,
-            last_ms = max(last_ms, excluded.last_ms)",
-    )?
-    .execute([before_ms, OLDER])?;
-    db.prepare_cached("DELETE FROM tallies WHERE last_ms < ?1 AND version != ?2")?
-        .execute([before_ms, OLDER])?;
+    let [witnesses, together, tallies] = PURGE;
+    db.prepare_cached(witnesses)?.execute([before_ms])?;
+    db.prepare_cached(together)?.execute([before_ms, OLDER])?;
+    db.prepare_cached(tallies)?.execute([before_ms, OLDER])?;
     Ok(())
 }
+
+pub(super) const PURGE: [&str; 3] = [
+    "DELETE FROM witnesses WHERE stored_ms < ?",
+    "INSERT INTO tallies
+     SELECT task, ?2, outcome, sum(answers), sum(runs), sum(solved), max(last_ms)
+     FROM tallies INDEXED BY tallies_by_age
+     WHERE last_ms < ?1 AND version != ?2 GROUP BY task, outcome
+     ON CONFLICT DO UPDATE SET answers = answers + excluded.answers,
+        runs = runs + excluded.runs, solved = solved + excluded.solved,
+        last_ms = max(last_ms, excluded.last_ms)",
+    "DELETE FROM tallies WHERE last_ms < ?1 AND version != ?2",
+];
 
 /// Answers of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// All of them.
     pub answers: u64,
-    /// Those that were run, not answered from the cache.
+    /// Those that were run: not answered from the cache, nor before there was anything to run.
     pub runs: u64,
     /// Those that solve the task.
     pub solved: u64,
@@ -324,34 +361,26 @@ pub struct TaskStats {
 
 /// Reads what is known of one task, or of all.
 pub(super) fn stats(db: &Connection, task: Option<&TaskId>) -> rusqlite::Result<Vec<TaskStats>> {
-    let only = task.map(TaskId::as_str);
     let mut found: BTreeMap<TaskId, TaskStats> = BTreeMap::new();
-    let mut tallies = db.prepare_cached(
-        "SELECT task, version, outcome, answers, runs, solved FROM tallies
-         WHERE ?1 IS NULL OR task = ?1",
-    )?;
-    let mut rows = tallies.query([only])?;
-    while let Some(row) = rows.next()? {
-        let Some(stats) = entry(&mut found, row.get_ref(0)?.as_str()?) else { continue };
+    each(db, &TALLIES, task, |row| {
+        let Some(stats) = entry(&mut found, row.get_ref(0)?.as_str()?) else { return Ok(()) };
         let number = |column| row.get(column).map(i64::unsigned_abs);
         let more = Tally { answers: number(3)?, runs: number(4)?, solved: number(5)? };
         let version = u64::try_from(row.get::<_, i64>(1)?).ok().filter(|version| *version > 0);
         add(stats.outcomes.entry(row.get(2)?).or_default(), more);
         add(stats.versions.entry(version).or_default(), more);
-    }
+        Ok(())
+    })?;
     let mut latest: HashMap<TaskId, Digest> = HashMap::new();
-    let mut ledgers = db.prepare_cached(
-        "SELECT task, ground, body FROM ledgers WHERE ?1 IS NULL OR task = ?1 ORDER BY updated_ms",
-    )?;
-    let mut rows = ledgers.query([only])?;
-    while let Some(row) = rows.next()? {
-        let Some(stats) = entry(&mut found, row.get_ref(0)?.as_str()?) else { continue };
+    each(db, &LEDGERS, task, |row| {
+        let Some(stats) = entry(&mut found, row.get_ref(0)?.as_str()?) else { return Ok(()) };
         if let Some(ledger) = decode(row.get_ref(2)?.as_bytes()?) {
             stats.ledger = ledger;
             let ground = row.get_ref(1)?.as_str()?.parse();
             latest.extend(ground.ok().map(|ground| (stats.task.clone(), ground)));
         }
-    }
+        Ok(())
+    })?;
     trails(db, task, |task, event| {
         found.entry(task.clone()).or_insert_with(|| TaskStats::of(task)).trail.push(event);
     })?;

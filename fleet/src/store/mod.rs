@@ -58,7 +58,8 @@ pub struct Embedded {
     /// Gone when dropped, which ends the writer.
     commands: Option<mpsc::Sender<Command>>,
     writer: Option<JoinHandle<()>>,
-    reader: Arc<Mutex<Connection>>,
+    lookups: Reader,
+    scans: Reader,
     recent: Mutex<Recent>,
     standings: Arc<Standings>,
     rewards: Rewards,
@@ -71,7 +72,7 @@ impl Embedded {
     ///
     /// [`OpenError`] when the directory is in use or can't be used.
     pub fn open(data_dir: &Path, capacity: usize) -> Result<Self, OpenError> {
-        let schema::Database { writer: connection, reader, lock } = schema::open(data_dir)?;
+        let schema::Database { writer: connection, lookups, scans, lock } = schema::open(data_dir)?;
         let failed = |source| OpenError::Database { path: data_dir.join("assay.db"), source };
         let state = State::new(capacity, CAPACITY_BYTES);
         for (request_id, evaluation) in unanswered(&connection).map_err(failed)? {
@@ -102,7 +103,8 @@ impl Embedded {
             state,
             commands: Some(commands),
             writer: Some(writer),
-            reader: Arc::new(Mutex::new(reader)),
+            lookups: Reader::new(lookups),
+            scans: Reader::new(scans),
             recent: Mutex::default(),
             standings,
             rewards,
@@ -123,15 +125,25 @@ impl Embedded {
         commands.send(command(reply)).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)
     }
+}
+
+/// A connection that reads, for one at a time.
+#[derive(Clone, Debug)]
+struct Reader(Arc<Mutex<Connection>>);
+
+impl Reader {
+    fn new(connection: Connection) -> Self {
+        Self(Arc::new(Mutex::new(connection)))
+    }
 
     async fn read<T: Send + 'static>(
         &self,
         what: &'static str,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let reader = Arc::clone(&self.reader);
+        let Self(connection) = self.clone();
         tokio::task::spawn_blocking(move || {
-            query(&reader.lock().unwrap_or_else(PoisonError::into_inner))
+            query(&connection.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
         .map_err(|_| StoreError::Stopped)?
@@ -218,7 +230,7 @@ impl Queue for Embedded {
         }
         // What left the memory is in the database.
         let id = id.clone();
-        let result = self.read("read a result", move |db| writer::find(db, &id)).await?;
+        let result = self.lookups.read("read a result", move |db| writer::find(db, &id)).await?;
         Ok(result.map(Ticket::finished))
     }
 
@@ -248,7 +260,8 @@ impl ResultStore for Embedded {
             // Before reading, so that no result is both read and counted as pending.
             let pending = self.state.pending(run_id);
             let run = run_id.to_owned();
-            let results = self.read("read results", move |db| page(db, &run, cursor, max)).await?;
+            let results =
+                self.lookups.read("read results", move |db| page(db, &run, cursor, max)).await?;
             if let Some(last) = results.last() {
                 let cursor = last.sequence;
                 let pending = pending.min(self.state.pending(run_id));
@@ -265,7 +278,7 @@ impl ResultStore for Embedded {
 
     async fn grade(&self, id: &Digest) -> Result<Option<GradeRecord>, StoreError> {
         let name = id.clone();
-        let body = self.read("read a grade", move |db| grade(db, name.as_str())).await?;
+        let body = self.lookups.read("read a grade", move |db| grade(db, name.as_str())).await?;
         body.map(|body| {
             GradeRecord::from_json(&body)
                 .map_err(|_| StoreError::Damaged { what: format!("grade record {id}") })
@@ -280,6 +293,7 @@ impl ResultStore for Embedded {
         }
         let name = key.clone();
         let body = self
+            .lookups
             .read("read the cache", move |db| {
                 let id: Option<String> = db
                     .prepare_cached("SELECT grade FROM cache WHERE key = ?")?
@@ -299,7 +313,7 @@ impl ResultStore for Embedded {
 
     async fn task_stats(&self, task: Option<&TaskId>) -> Result<Vec<TaskStats>, StoreError> {
         let task = task.cloned();
-        self.read("read the ledger", move |db| ledger::stats(db, task.as_ref())).await
+        self.scans.read("read the ledger", move |db| ledger::stats(db, task.as_ref())).await
     }
 
     async fn quarantine(&self, change: Quarantining) -> Result<(), StoreError> {
@@ -308,7 +322,9 @@ impl ResultStore for Embedded {
 
     async fn handed_in(&self, grade: &Digest) -> Result<Option<HandedIn>, StoreError> {
         let grade = grade.clone();
-        self.read("read a submission", move |db| submissions::find(db, grade.as_str())).await
+        self.lookups
+            .read("read a submission", move |db| submissions::find(db, grade.as_str()))
+            .await
     }
 
     async fn purge(&self, age: Duration) -> Result<(), StoreError> {

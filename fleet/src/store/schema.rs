@@ -46,7 +46,7 @@ pub enum OpenError {
 }
 
 /// What makes a database of each version from the one before; the first from nothing.
-const STEPS: &[&str] = &[JOURNAL, SPECS, ledger::SCHEMA, submissions::SCHEMA];
+const STEPS: &[&str] = &[JOURNAL, SPECS, ledger::SCHEMA, submissions::SCHEMA, INDEXES];
 const VERSION: i64 = STEPS.len() as i64;
 
 /// `requests` is the journal, `pending` names its entries without a result: small rows, so that
@@ -116,11 +116,41 @@ INSERT OR IGNORE INTO graded
     WHERE json_extract(body, '$.grade_id') IS NOT NULL ORDER BY finished_ms;
 ";
 
+/// What is asked for by task or by age is found there. `task_grades` is what an index on the task in
+/// the records would be, without parsing each that is written; `submission_total` is the sum of all
+/// sizes. And of submissions that were too large to be kept, nothing is left.
+const INDEXES: &str = "
+CREATE TABLE task_grades (
+    task        TEXT NOT NULL,
+    grade       TEXT NOT NULL,
+    PRIMARY KEY (task, grade)
+) STRICT, WITHOUT ROWID;
+INSERT INTO task_grades
+    SELECT json_extract(CAST(body AS TEXT), '$.task'), id FROM grades
+    WHERE json_valid(CAST(body AS TEXT))
+    AND json_type(CAST(body AS TEXT), '$.task') = 'text';
+CREATE TABLE submission_total (bytes INTEGER NOT NULL) STRICT;
+INSERT INTO submission_total SELECT coalesce(sum(bytes), 0) FROM submissions;
+CREATE TRIGGER submission_came AFTER INSERT ON submissions BEGIN
+    UPDATE submission_total SET bytes = bytes + new.bytes;
+END;
+CREATE TRIGGER submission_went AFTER DELETE ON submissions BEGIN
+    UPDATE submission_total SET bytes = bytes - old.bytes;
+END;
+CREATE INDEX quarantine_by_task ON quarantine (task);
+CREATE INDEX tallies_by_age ON tallies (last_ms);
+CREATE INDEX spec_puts_by_age ON spec_puts (put_ms);
+DELETE FROM handed_in WHERE submission NOT IN (SELECT digest FROM submissions);
+";
+
 /// The connections to one database. Holding it keeps other services out.
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) writer: Connection,
-    pub(crate) reader: Connection,
+    /// For what is found at once.
+    pub(crate) lookups: Connection,
+    /// For what may take a while.
+    pub(crate) scans: Connection,
     pub(crate) lock: File,
 }
 
@@ -159,8 +189,13 @@ pub(crate) fn open(data_dir: &Path) -> Result<Database, OpenError> {
     if !steps.is_empty() {
         migrate(&mut writer, steps).map_err(database)?;
     }
-    let reader = reader(&path).map_err(database)?;
-    Ok(Database { writer, reader, lock })
+    let [lookups, scans] = [reader(&path), reader(&path)];
+    Ok(Database {
+        writer,
+        lookups: lookups.map_err(&database)?,
+        scans: scans.map_err(&database)?,
+        lock,
+    })
 }
 
 /// Opens the database of `data_dir` to read it, also while a service uses it.
@@ -226,6 +261,63 @@ mod tests {
         drop(first);
         let newer = open(&data).unwrap_err();
         assert!(newer.to_string().contains("version 99"), "{newer}");
+    }
+
+    /// What the writer does between two commits, and what is asked of one task, reads what it is
+    /// about and no more.
+    #[test]
+    fn nothing_reads_a_whole_table() {
+        use super::super::{grades, ledger, writer};
+
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path()).unwrap().writer;
+        let of_one = [&ledger::TRAILS, &ledger::TALLIES, &ledger::LEDGERS];
+        let all = of_one
+            .into_iter()
+            .map(|question| question.of_one)
+            .chain(ledger::PURGE)
+            .chain([writer::OLD_RESULTS])
+            .chain(writer::PURGE_REQUEST)
+            .chain(writer::PURGE_OLD)
+            .chain(submissions::PURGE_ONE)
+            .chain([grades::OF_IDS, grades::OF_RUN, grades::OF_TASK]);
+        for sql in all {
+            let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            for column in 1..=plan.parameter_count() {
+                plan.raw_bind_parameter(column, 0).unwrap();
+            }
+            let (mut steps, mut rows) = (Vec::new(), plan.raw_query());
+            while let Some(row) = rows.next().unwrap() {
+                steps.push(row.get::<_, String>(3).unwrap());
+            }
+            assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{sql}: {steps:?}");
+            assert!(steps.iter().all(|step| !step.starts_with("SCAN")), "{sql}: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_without_these_indexes_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = open(dir.path()).unwrap();
+        let undo = "DROP INDEX quarantine_by_task; DROP INDEX tallies_by_age;
+            DROP INDEX spec_puts_by_age; DROP TABLE task_grades; DROP TABLE submission_total;
+            DROP TRIGGER submission_came; DROP TRIGGER submission_went; PRAGMA user_version = 4;
+            INSERT INTO grades VALUES ('g1', CAST('{\"task\":\"t.1\"}' AS BLOB)),
+                ('g2', x'00ff'), ('g3', CAST('{\"task\":7}' AS BLOB));
+            INSERT INTO submissions VALUES ('kept', 7, 0, 'source', x'00');
+            INSERT INTO handed_in VALUES ('a', 'kept', 'all'), ('b', 'too large', 'all')";
+        before.writer.execute_batch(undo).unwrap();
+        drop(before);
+        let db = open(dir.path()).unwrap().writer;
+        let all = |sql: &str| -> Vec<String> {
+            let mut found = db.prepare(sql).unwrap();
+            let rows = found.query_map([], |row| row.get(0)).unwrap();
+            rows.collect::<rusqlite::Result<_>>().unwrap()
+        };
+        assert_eq!(all("SELECT grade FROM handed_in"), ["a"]);
+        assert_eq!(all("SELECT task || ' ' || grade FROM task_grades"), ["t.1 g1"]);
+        assert_eq!(all("SELECT CAST(bytes AS TEXT) FROM submission_total"), ["7"]);
+        assert!(db.execute_batch("DROP INDEX tallies_by_age").is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::SystemTime};
 
 use assay_rewards::RewardSpec;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     Embedded,
@@ -79,6 +79,12 @@ pub(crate) fn put(transaction: &Transaction<'_>, put: &PutSpec) -> rusqlite::Res
         .optional()
 }
 
+/// Whether all that is wrong with a file is that a text has no folder that its plugins could lie in.
+fn lacks_plugins_alone(text: &str) -> bool {
+    // How a file is written depends on no plugin.
+    RewardSpec::format(text, Path::new("text")).is_ok()
+}
+
 /// Reads all of them.
 pub(crate) fn load(db: &Connection) -> rusqlite::Result<Rewards> {
     let rewards = Rewards::default();
@@ -90,15 +96,36 @@ pub(crate) fn load(db: &Connection) -> rusqlite::Result<Rewards> {
         let put = Put { version, at: from_ms(row.get(3)?) };
         match RewardSpec::parse(&text, Path::new(&name)) {
             Ok(spec) => rewards.add(SpecVersion { spec: Arc::new(spec), put: Some(put) }),
+            Err(_) if lacks_plugins_alone(&text) => {
+                let why = "a stored reward file has plugins: it is there while `--reward` names its \
+                           file";
+                info!(name, version, "{why}");
+            }
             // Another version of Assay took it.
             Err(errors) => {
                 let error = errors.first().map(ToString::to_string);
                 warn!(
                     name,
-                    version, error, "a stored reward file is refused by now, and left alone"
+                    version,
+                    error,
+                    "a stored reward file is refused by this version, and left alone"
                 );
             }
         }
     }
     Ok(rewards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_waits_for_its_plugins_is_not_refused() {
+        let file = "schema = 1\nname = 't'\n[plugin.p]\npath = 'p.wasm'\n[[term]]\nname = 'p'\n\
+            value = 'plugin.p'\n";
+        assert!(RewardSpec::parse(file, Path::new("t")).is_err());
+        assert!(lacks_plugins_alone(file));
+        assert!(!lacks_plugins_alone(&file.replace("value = 'plugin.p'", "value = 'plugin.q'")));
+    }
 }

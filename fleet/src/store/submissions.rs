@@ -50,21 +50,23 @@ pub(super) fn keep(
     submission: &Digest,
     stop: Stop,
 ) -> rusqlite::Result<()> {
-    let kept = db
+    let mut kept = db
         .prepare_cached("SELECT 1 FROM submissions WHERE digest = ?")?
         .exists([submission.as_str()])?;
     if !kept {
-        db.prepare_cached(
-            "INSERT INTO submissions
-             SELECT ?1, length(payload), ?2, kind, payload FROM requests
-             WHERE request_id = ?3 AND length(payload) <= ?4",
-        )?
-        .execute(params![
-            submission.as_str(),
-            to_ms(SystemTime::now()),
-            request.as_str(),
-            MAX_BYTES
-        ])?;
+        let now = to_ms(SystemTime::now());
+        kept = db
+            .prepare_cached(
+                "INSERT INTO submissions
+                 SELECT ?1, length(payload), ?2, kind, payload FROM requests
+                 WHERE request_id = ?3 AND length(payload) <= ?4",
+            )?
+            .execute(params![submission.as_str(), now, request.as_str(), MAX_BYTES])?
+            > 0;
+    }
+    // A row without its submission would say nothing, and never go.
+    if !kept {
+        return Ok(());
     }
     let stop = match stop {
         Stop::All => "all",
@@ -80,16 +82,14 @@ pub(super) fn keep(
 
 /// Deletes the oldest submissions beyond `most` bytes; returns whether there are more to delete.
 pub(super) fn purge(db: &Transaction<'_>, most: Option<i64>) -> rusqlite::Result<bool> {
-    let total: i64 = db
-        .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM submissions")?
-        .query_row([], |row| row.get(0))?;
+    let total: i64 =
+        db.prepare_cached("SELECT bytes FROM submission_total")?.query_row([], |row| row.get(0))?;
     let mut over = total - most.unwrap_or(MAX_TOTAL);
     if over <= 0 {
         return Ok(false);
     }
     let mut oldest = Vec::new();
-    let mut rows =
-        db.prepare_cached("SELECT digest, bytes FROM submissions ORDER BY stored_ms LIMIT ?")?;
+    let mut rows = db.prepare_cached(OLDEST)?;
     let mut rows = rows.query([PURGE])?;
     while over > 0
         && let Some(row) = rows.next()?
@@ -98,11 +98,16 @@ pub(super) fn purge(db: &Transaction<'_>, most: Option<i64>) -> rusqlite::Result
         over -= row.get::<_, i64>(1)?;
     }
     for digest in &oldest {
-        db.prepare_cached("DELETE FROM submissions WHERE digest = ?")?.execute([digest])?;
-        db.prepare_cached("DELETE FROM handed_in WHERE submission = ?")?.execute([digest])?;
+        for sql in PURGE_ONE {
+            db.prepare_cached(sql)?.execute([digest])?;
+        }
     }
     Ok(over > 0)
 }
+
+pub(super) const OLDEST: &str = "SELECT digest, bytes FROM submissions ORDER BY stored_ms LIMIT ?";
+pub(super) const PURGE_ONE: [&str; 2] =
+    ["DELETE FROM submissions WHERE digest = ?", "DELETE FROM handed_in WHERE submission = ?"];
 
 /// Returns the submission that a grade came from, if it is kept.
 pub(super) fn find(db: &Connection, grade: &str) -> rusqlite::Result<Option<HandedIn>> {
@@ -127,12 +132,12 @@ pub(super) fn find(db: &Connection, grade: &str) -> rusqlite::Result<Option<Hand
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::schema, *};
 
     #[test]
     fn the_oldest_go_when_there_is_no_room() {
-        let mut db = Connection::open_in_memory().unwrap();
-        db.execute_batch(SCHEMA).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let schema::Database { writer: mut db, .. } = schema::open(dir.path()).unwrap();
         let add = |name: &str, bytes: i64, stored_ms: i64| {
             let payload = vec![b'x'; usize::try_from(bytes).unwrap()];
             let row = params![name, bytes, stored_ms, "source", payload];
@@ -152,5 +157,29 @@ mod tests {
         assert_eq!(left(119), [false, true, true]);
         assert_eq!(left(50), [false, false, true]);
         assert_eq!(left(0), [false, false, false]);
+    }
+
+    #[test]
+    fn of_one_that_is_too_large_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let schema::Database { writer: mut db, .. } = schema::open(dir.path()).unwrap();
+        let sizes = [("fits", MAX_BYTES), ("large", MAX_BYTES + 1)];
+        for (name, bytes) in sizes {
+            db.execute(
+                "INSERT INTO requests (request_id, body, accepted_ms, meta, kind, payload)
+                 VALUES (?, '', 0, '', 'source', zeroblob(?))",
+                params![name, bytes],
+            )
+            .unwrap();
+            let transaction = db.transaction().unwrap();
+            let digest = Digest::of(name);
+            keep(&transaction, &name.parse().unwrap(), &digest, &digest, Stop::All).unwrap();
+            transaction.commit().unwrap();
+        }
+        let count = |table: &str| -> i64 {
+            db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((count("submissions"), count("handed_in")), (1, 1));
+        assert!(find(&db, Digest::of("fits").as_str()).unwrap().is_some());
     }
 }

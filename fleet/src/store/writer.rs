@@ -298,6 +298,9 @@ fn complete(
                 .execute(params![key.as_str(), id.as_str(), now])?;
         }
         transaction
+            .prepare_cached("INSERT OR IGNORE INTO task_grades VALUES (?, ?)")?
+            .execute([result.task.as_str(), id.as_str()])?;
+        transaction
             .prepare_cached(
                 "INSERT OR IGNORE INTO graded (grade, run_id, finished_ms) VALUES (?, ?, ?)",
             )?
@@ -331,22 +334,26 @@ fn complete(
     Ok(Effect::Answered(Arc::new(EvaluationResult { sequence, ..result.clone() })))
 }
 
+pub(super) const OLD_RESULTS: &str = "SELECT request_id FROM results WHERE finished_ms < ? LIMIT ?";
+pub(super) const PURGE_REQUEST: [&str; 2] =
+    ["DELETE FROM requests WHERE request_id = ?", "DELETE FROM results WHERE request_id = ?"];
+pub(super) const PURGE_OLD: [&str; 2] =
+    ["DELETE FROM cache WHERE stored_ms < ?", "DELETE FROM spec_puts WHERE put_ms < ?"];
+
 fn purge(transaction: &Transaction<'_>, before: SystemTime) -> rusqlite::Result<Effect> {
     let before = to_ms(before);
     let old: Vec<String> = transaction
-        .prepare_cached("SELECT request_id FROM results WHERE finished_ms < ? LIMIT ?")?
+        .prepare_cached(OLD_RESULTS)?
         .query_map(params![before, PURGE as i64], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for id in &old {
-        for sql in [
-            "DELETE FROM requests WHERE request_id = ?",
-            "DELETE FROM results WHERE request_id = ?",
-        ] {
+        for sql in PURGE_REQUEST {
             transaction.prepare_cached(sql)?.execute([id])?;
         }
     }
-    transaction.prepare_cached("DELETE FROM cache WHERE stored_ms < ?")?.execute([before])?;
-    transaction.prepare_cached("DELETE FROM spec_puts WHERE put_ms < ?")?.execute([before])?;
+    for sql in PURGE_OLD {
+        transaction.prepare_cached(sql)?.execute([before])?;
+    }
     ledger::purge(transaction, before)?;
     let more = submissions::purge(transaction, None)?;
     Ok(Effect::Purged(more || old.len() == PURGE))

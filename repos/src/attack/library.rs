@@ -53,6 +53,9 @@ pub struct Attack {
     /// it happens. Any other that earns makes its task invalid.
     #[serde(default)]
     pub known: Option<String>,
+    /// Why it earns where none of the tests can be made a canary: known there, and there alone.
+    #[serde(default)]
+    pub without_canaries: Option<String>,
 
     /// Code before the source.
     pub(super) prepend: Option<String>,

@@ -38,8 +38,8 @@ impl Attack {
         match task.submission.kind {
             SubmissionKind::Function | SubmissionKind::Program => {
                 let words = Words::new(task, Path::new(""), "");
-                let stub = stub(task.language, task.submission.kind);
-                let body = self.source.as_deref().unwrap_or(stub);
+                let stub = stub(task);
+                let body = self.source.as_deref().unwrap_or(&stub);
                 let (before, after) = (self.prepend.as_deref(), self.append.as_deref());
                 let parts = [before, Some(body), after].into_iter().flatten();
                 let parts: Vec<_> = parts.map(|text| words.fill(text)).collect();
@@ -115,8 +115,8 @@ impl Attack {
 /// anything, and no attack has to be thanked for it. `None` where the empty submission is that answer.
 #[must_use]
 pub fn idle_submission(task: &Task) -> Option<Submission> {
-    let code = stub(task.language, task.submission.kind);
-    (!code.is_empty()).then(|| Submission::Source(Words::new(task, Path::new(""), "").fill(code)))
+    let code = stub(task);
+    (!code.is_empty()).then(|| Submission::Source(Words::new(task, Path::new(""), "").fill(&code)))
 }
 
 /// What the placeholders of recipes stand for.
@@ -147,8 +147,8 @@ impl Words {
 }
 
 /// Code that does nothing, for an attack to stand beside.
-fn stub(language: Language, kind: SubmissionKind) -> &'static str {
-    match (language, kind) {
+fn stub(task: &Task) -> String {
+    match (task.language, task.submission.kind) {
         (Language::Python, SubmissionKind::Function) => {
             "def {ENTRY}(*args, **kwargs):\n    return None\n"
         }
@@ -158,10 +158,21 @@ fn stub(language: Language, kind: SubmissionKind) -> &'static str {
             "function {ENTRY}() { return null; }\nmodule.exports = { {ENTRY} };\n"
         }
         (Language::C | Language::Cpp, SubmissionKind::Program) => "int main(void) { return 0; }\n",
+        // Of whatever type it was declared with: it returns 0, or no text and no list.
+        (Language::C, SubmissionKind::Function) => {
+            "static long nothing(void) { return 0; }\n\
+             __typeof__({ENTRY}) {ENTRY} __attribute__((alias(\"nothing\")));\n"
+        }
         (Language::Rust, SubmissionKind::Program) => "fn main() {}\n",
+        (Language::Rust, SubmissionKind::Function) => {
+            let count = task.submission.signature.as_ref().map_or(0, |it| it.params.len());
+            let params = vec!["_: impl Sized"; count].join(", ");
+            return format!("fn {{ENTRY}}<R: Default>({params}) -> R {{ R::default() }}\n");
+        }
         (Language::Go, SubmissionKind::Program) => "package main\n\nfunc main() {}\n",
         _ => "",
     }
+    .into()
 }
 
 /// Returns the source files that a solution changes, of the revision; else those that the prompt shows.

@@ -329,17 +329,34 @@ impl Task {
                 }
             }
         }
-        let hidden = self.dir.join("private/tests");
-        if hidden.is_dir() {
-            let trouble = |(path, source)| TaskError::Read { path, source };
-            for entry in tree::walk(&hidden).map_err(trouble)? {
-                let content = self.private_file(Path::new("tests").join(&entry.path))?.into();
-                overlay.insert(entry.path, Change::File { content, executable: entry.executable });
-            }
-        }
+        overlay.extend(self.private_files("tests")?);
         self.unchanged()?;
         revision.unchanged_since(since.as_ref())?;
         Ok(self.memo.0.overlay.get_or_init(|| Arc::new(overlay)).clone())
+    }
+
+    /// Returns what goes over the tests in a control run, where those that have to pass must fail:
+    /// the files of `private/control/`, which mirrors the work tree. Empty where the task has none.
+    ///
+    /// # Errors
+    ///
+    /// When one can't be read.
+    pub fn control_files(&self) -> Result<BTreeMap<PathBuf, Change>, TaskError> {
+        self.private_files("control")
+    }
+
+    fn private_files(&self, folder: &str) -> Result<BTreeMap<PathBuf, Change>, TaskError> {
+        let within = self.dir.join("private").join(folder);
+        if !within.is_dir() {
+            return Ok(BTreeMap::new());
+        }
+        let files =
+            tree::walk(&within).map_err(|(path, source)| TaskError::Read { path, source })?;
+        let file = |entry: tree::Entry| {
+            let content = self.private_file(Path::new(folder).join(&entry.path))?.into();
+            Ok((entry.path, Change::File { content, executable: entry.executable }))
+        };
+        files.into_iter().map(file).collect()
     }
 
     /// Returns the runs of a program and what they should print, in order of their names.

@@ -5,7 +5,7 @@ use std::{fmt, sync::LazyLock};
 use assay_repos::{Digest, Severity};
 use assay_rewards::{FactValue, Plugin, PluginError, PluginGrade, PluginLimits, Role, TestStatus};
 use wasmtime::{
-    Config, Engine, ResourceLimiter, Store, Trap,
+    Config, Engine, OutOfMemory, ResourceLimiter, Store, Trap,
     component::{Component, Linker},
 };
 
@@ -95,8 +95,11 @@ impl Compiled {
         let mib = self.limits.memory_bytes >> 20;
         let trap = error.downcast_ref::<Trap>();
         let why = |trap: &Trap| trap.to_string().trim_start_matches("wasm trap: ").to_owned();
-        if let Some(why) = &room.host {
-            return PluginError::Host(why.clone());
+        if let Some(why) = room.host_lacks() {
+            return why;
+        }
+        if let Some(error) = error.downcast_ref::<OutOfMemory>() {
+            return PluginError::Host(error.to_string());
         }
         PluginError::Failed(match trap {
             Some(Trap::OutOfFuel) => {
@@ -122,6 +125,10 @@ impl Plugin for Compiled {
         let (mut store, plugin) = self.start()?;
         let view = View::of(grade);
         let answer = plugin.assay_reward_scoring().call_evaluate(&mut store, view.grade());
+        // A plugin may go on without the memory, to a number that another machine would not give.
+        if let (Ok(_), Some(why)) = (&answer, store.data().host_lacks()) {
+            return Err(why);
+        }
         match answer {
             Ok(Ok(number)) => Ok(number),
             Ok(Err(reason)) => Err(PluginError::Failed(format!("says: {}", cut(&reason)))),
@@ -137,7 +144,8 @@ fn cut(reason: &str) -> &str {
     reason.char_indices().nth(MAX_REASON).map_or(reason, |(end, _)| &reason[..end])
 }
 
-/// The memory of one instance, tables included.
+/// The memory of one instance, tables included. What this refuses is refused everywhere; what the host
+/// has not is nobody's answer.
 struct Room {
     left: u64,
     /// Whether it asked for more than there is.
@@ -149,9 +157,19 @@ struct Room {
 /// What an entry of a table takes, at most.
 const ENTRY_BYTES: usize = 16;
 
+/// How wasmtime says, without having asked for the room, that a memory or a table can't be so large
+/// whatever the host has. Anything else that fails is the host's: the safe side, and a test says when
+/// a new version puts it otherwise.
+const BEYOND_ITS_TYPE: [&str; 2] =
+    ["memory growth exceeds memory type's limits", "overflow calculating new table size"];
+
 impl Room {
     fn new(bytes: u64) -> Self {
         Self { left: bytes, refused: false, host: None }
+    }
+
+    fn host_lacks(&self) -> Option<PluginError> {
+        self.host.clone().map(PluginError::Host)
     }
 
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
@@ -160,11 +178,16 @@ impl Room {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return false;
         }
-        match self.left.checked_sub(more) {
-            Some(left) => self.left = left,
-            None => self.refused = true,
+        let left = self.left.checked_sub(more);
+        self.left = left.unwrap_or(self.left);
+        self.refused |= left.is_none();
+        left.is_some()
+    }
+
+    fn failed(&mut self, error: &wasmtime::Error) {
+        if !BEYOND_ITS_TYPE.contains(&error.to_string().as_str()) {
+            self.host = Some(format!("no memory for it: {error:#}"));
         }
-        !self.refused
     }
 }
 
@@ -179,7 +202,7 @@ impl ResourceLimiter for Room {
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.host = Some(format!("no memory for it: {error:#}"));
+        self.failed(&error);
         Ok(())
     }
 
@@ -194,7 +217,8 @@ impl ResourceLimiter for Room {
     }
 
     fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.memory_grow_failed(error)
+        self.failed(&error);
+        Ok(())
     }
 
     // The most that a component may have of each.

@@ -3,7 +3,7 @@
 #[path = "../examples/component/encode.rs"]
 mod encode;
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{env, fs, os::unix::fs::symlink, path::Path, process::Command};
 
 use assay_plugin::Folder;
 use assay_repos::{Digest, Flag, Mode, PatchFacts, ReportKind, Severity, TaskLimits};
@@ -11,6 +11,7 @@ use assay_rewards::{
     CheckRecord, Generation, GradeHeader, GradeRecord, GradedTest, RewardError, RewardSpec, Role,
     Score, TaskFacts, TestCounts, TestStatus, explain, score,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use encode::component;
@@ -232,6 +233,75 @@ fn a_plugin_that_goes_wrong_has_no_number() {
         lab.value = "plugin.p";
         assert_eq!(lab.score().reward, None, "{name}");
     }
+}
+
+/// A refusal that every machine gives alike is the plugin's to deal with.
+#[test]
+fn a_plugin_that_is_refused_memory_may_go_on() {
+    // (what it asks for, in pages of 64 KiB; what it is told)
+    let asked = |pages: &str| format!("(memory.grow (i32.const {pages}))");
+    let cases = [
+        ("more than its limit", asked("200"), -1.0),
+        ("more than a memory can be", asked("-1"), -1.0),
+        ("less, after it was refused more", format!("(drop {}) {}", asked("200"), asked("2")), 1.0),
+    ];
+    for (name, ask, told) in cases {
+        let mut lab =
+            Lab::code(&number(&format!("(f64.convert_i32_s (block (result i32) {ask}))")));
+        lab.table.push_str("\nmemory_mb = 8");
+        assert_eq!(lab.score().components[1].value, Some(told), "{name}: {:?}", lab.score());
+        // One that breaks off then did so itself.
+        let mut lab = Lab::code(&format!("(drop (block (result i32) {ask})) (unreachable)"));
+        lab.table.push_str("\nmemory_mb = 8");
+        let mask = lab.score().mask.unwrap();
+        assert!(mask.contains("trapped") && !mask.contains("could not be run"), "{name}: {mask}");
+    }
+}
+
+/// What a plugin makes of memory that this machine lacks would be another number elsewhere.
+#[test]
+fn memory_that_the_host_lacks_gives_no_number() {
+    const NAME: &str = "memory_that_the_host_lacks_gives_no_number";
+    // The limit holds for a whole process.
+    if env::var_os("ASSAY_TEST_ALONE").is_none() {
+        let mut alone = Command::new(env::current_exe().unwrap());
+        alone.args(["--exact", NAME, "--nocapture"]).env("ASSAY_TEST_ALONE", "1");
+        assert!(alone.status().unwrap().success());
+        return;
+    }
+    let memory = "(memory.grow (i32.const 8192))";
+    // Its entries count for 16 bytes, and take 8.
+    let table = "(table.grow $t (ref.null func) (i32.const 60000000))";
+    let with_table = |code: String| format!("{code}) (table $t 1 funcref) (func $other");
+    let goes_on = |ask: &str| number(&format!("(f64.convert_i32_s {ask})"));
+    let breaks = |ask: &str| format!("(drop {ask}) (unreachable)");
+    let codes =
+        [goes_on(memory), breaks(memory), with_table(goes_on(table)), with_table(breaks(table))];
+    let specs = codes.map(|code| {
+        let mut lab = Lab::code(&code);
+        lab.table.push_str("\nmemory_mb = 1024\non_error = \"absent\"");
+        lab.value = "if(known(plugin.p), 1, 0)";
+        lab.load().unwrap()
+    });
+    let record = solved();
+    let rewards = || specs.iter().map(|spec| score(&record, spec)).collect::<Vec<_>>();
+    let there: Vec<_> = rewards().into_iter().map(|score| score.reward).collect();
+    assert_eq!(there, [Some(2.0), Some(1.0), Some(2.0), Some(1.0)]);
+
+    let used = fs::read_to_string("/proc/self/status").unwrap();
+    let used = used.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    let used: u64 = used.trim().trim_end_matches(" kB").parse().unwrap();
+    let limits = getrlimit(Resource::Data);
+    let current = Some((used << 10) + (128 << 20));
+    setrlimit(Resource::Data, Rlimit { current, ..limits }).unwrap();
+    let lacking = rewards();
+    setrlimit(Resource::Data, limits).unwrap();
+    for scored in lacking {
+        let mask = scored.mask.unwrap();
+        assert!(mask.contains("which could not be run: "), "{mask}");
+        assert_eq!(scored.reward, None, "{mask}");
+    }
+    assert_eq!(rewards().into_iter().map(|score| score.reward).collect::<Vec<_>>(), there);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! Functions: `min(a, b, ...)`, `max(a, b, ...)`, `clamp(x, lo, hi)`, `log2(x)`, `abs(x)`,
 //! `if(condition, then, else)`, `known(fact)`.
 
+mod canonical;
 mod check;
 mod eval;
 mod format;

@@ -448,6 +448,9 @@ proptest! {
             record.external.insert(name.into(), external);
         }
         let facts = Facts::of(&record);
+        let canonical = expr.canonical();
+        prop_assert_eq!(canonical.worth(&facts).ok(), expr.worth(&facts).ok(), "{}", canonical);
+        prop_assert_eq!(canonical.canonical(), canonical);
         match checked.range {
             Range::Text => {}
             Range::Number { .. } | Range::Bool { .. } => {

@@ -89,6 +89,9 @@ pub(super) fn judge(run: &CheckRun<'_>, lock: Option<&Lock>) -> Judged {
             return Judged { record, flags: Vec::new(), trouble: Some(trouble) };
         }
     };
+    if let Some(control) = run.control {
+        control.weigh(check.report, &mut report);
+    }
     // A machine without time leaves whatever it leaves: its contradictions are nobody's.
     let mut flags = match starved(run) {
         Some(_) => Vec::new(),
@@ -201,11 +204,12 @@ fn trouble(
         return None;
     }
     // Where tests are known to exist, by the task or by what was collected, it was the submission
-    // that kept them from running.
+    // that kept them from running; and where the process left before its runner was done.
     // A log that shows no run at all may be in words that its parser doesn't know.
     let unread =
         matches!(run.check.report, ReportKind::Log(_)) && report.progress < Progress::Started;
-    let known = !unread && (expected.names_tests() || !record.tests.is_empty());
+    let tests = expected.names_tests() || !record.tests.is_empty();
+    let known = !unread && (tests || report.broke_off);
     let rank = if known { Rank::Submission } else { Rank::Task };
     let detail = match runner_evidence(run) {
         Some(evidence) => last_words(evidence.execution),

@@ -12,8 +12,8 @@ use assay_repos::{
 use assay_sandbox::Execution;
 
 use crate::{
-    CaseRun, Evidence, Failure, Fault, Generation, GradeRecord, Outcome, Phase, Required,
-    TaskFacts, Usage, report::bounded,
+    CaseRun, ControlRun, Evidence, Failure, Fault, Generation, GradeRecord, Outcome, Phase,
+    Required, TaskFacts, Usage, report::bounded,
 };
 use judge::{Rank, Trouble, add, judge};
 
@@ -54,6 +54,8 @@ pub struct CheckRun<'a> {
     pub check: &'a Check,
     /// What is left; absent when it did not run.
     pub evidence: Option<CheckEvidence<'a>>,
+    /// The same check with tests that must fail; absent where nothing was to be controlled.
+    pub control: Option<ControlRun<'a>>,
     /// Tests that don't have to go on passing, because they are known to be flaky; absent for
     /// none. It takes nothing away from those that the submission has to make pass.
     pub quarantined: Option<&'a BTreeSet<String>>,
@@ -205,22 +207,27 @@ impl CheckRun<'_> {
     }
 
     fn executions(&self) -> Vec<&Execution> {
+        let control = self.control.map(|control| control.execution);
+        let grader = match &self.evidence {
+            Some(CheckEvidence::Process(Evidence { execution, subject: Some(_), .. })) => {
+                Some(*execution)
+            }
+            _ => None,
+        };
+        grader.into_iter().chain(self.submission_executions()).chain(control).collect()
+    }
+
+    /// The executions that are the submission's own: a sealed function check's grader is ours, and
+    /// so is a control run.
+    fn submission_executions(&self) -> Vec<&Execution> {
         match &self.evidence {
             None => Vec::new(),
             Some(CheckEvidence::Process(evidence)) => {
-                [Some(evidence.execution), evidence.subject].into_iter().flatten().collect()
+                vec![evidence.subject.unwrap_or(evidence.execution)]
             }
             Some(CheckEvidence::Cases(cases)) => {
                 cases.iter().filter_map(|case| case.execution).collect()
             }
-        }
-    }
-
-    /// The executions of the submission's own code: a sealed function check's grader is ours.
-    fn submission_executions(&self) -> Vec<&Execution> {
-        match &self.evidence {
-            Some(CheckEvidence::Process(Evidence { subject: Some(subject), .. })) => vec![subject],
-            _ => self.executions(),
         }
     }
 }

@@ -17,7 +17,7 @@ fn lock(tests: &[(&str, &str, &str)]) -> Lock {
 }
 
 fn grade(check: &Check, evidence: CheckEvidence<'_>, lock: Option<&Lock>) -> GradeRecord {
-    let run = CheckRun { check, evidence: Some(evidence), quarantined: None };
+    let run = CheckRun { check, evidence: Some(evidence), control: None, quarantined: None };
     header().grade(PatchFacts { applied: true, ..PatchFacts::default() }, Vec::new(), &[run], lock)
 }
 
@@ -35,6 +35,13 @@ fn solved(record: &GradeRecord) -> bool {
     let whole = |required: Required| required.held == required.count;
     record.outcome == Outcome::Scored
         && record.checks.iter().all(|c| whole(c.must_pass) && whole(c.must_keep))
+}
+
+/// The end of a report without a test.
+fn end(seq: u64, exit: i32) -> String {
+    format!(
+        "{{\"seq\":{seq},\"event\":\"end\",\"nonce\":\"{NONCE}\",\"exit\":{exit},\"counts\":{{}}}}\n"
+    )
 }
 
 fn kind(record: &GradeRecord) -> &str {
@@ -191,6 +198,25 @@ fn no_test_without_anybody_expecting_one_is_the_tasks_fault() {
     let guarded = Evidence { execution: &ended, nonce: NONCE, subject: None };
     let record = grade(&function, CheckEvidence::Process(guarded), None);
     assert_eq!((record.outcome, kind(&record)), (Outcome::Scored, "no_tests_ran"));
+    // So does a runner that spoke and was left by its process before it collected any.
+    let alive = honest(&[("a", "passed")]).0.split_inclusive('\n').take(1).collect::<String>();
+    use Outcome::{InfraError, InvalidTask, Scored};
+    for (termination, report, outcome) in [
+        (Termination::Exited(0), alive.clone(), Scored),
+        (Termination::Exited(3), alive.clone(), Scored),
+        (Termination::Signaled(11), alive.clone(), Scored),
+        // A machine without memory sends this.
+        (Termination::Signaled(9), alive.clone(), InvalidTask),
+        (Termination::Limit(LimitKind::WallStarved), alive.clone(), InfraError),
+        (Termination::Exited(1), String::new(), InfraError),
+        // The end of a run that pytest itself gave up.
+        (Termination::Exited(4), alive + &end(1, 4), InvalidTask),
+    ] {
+        let execution = ran(termination, report);
+        let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
+        let record = grade(&check, CheckEvidence::Process(evidence), None);
+        assert_eq!(record.outcome, outcome, "{termination:?}: {record:#?}");
+    }
     // A lock says that there are tests: the submission made them vanish.
     let record = grade(&check, evidence(), Some(&lock(&[("a", "failed", "passed")])));
     assert_eq!((record.outcome, kind(&record)), (Outcome::Scored, "no_tests_ran"));
@@ -411,6 +437,7 @@ fn the_gravest_fault_of_all_checks_is_the_outcome() {
                 nonce: NONCE,
                 subject: None,
             })),
+            control: None,
             quarantined: None,
         });
         let runs: Vec<_> = runs.collect();
@@ -444,7 +471,7 @@ fn a_quarantined_test_counts_for_nothing_and_is_told() {
         let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
         let set: BTreeSet<String> = quarantined.iter().map(|id| (*id).to_owned()).collect();
         let evidence = Some(CheckEvidence::Process(evidence));
-        let run = CheckRun { check, evidence, quarantined: Some(&set) };
+        let run = CheckRun { check, evidence, control: None, quarantined: Some(&set) };
         assert_eq!(run.is_decisive(Some(&lock)), !expected, "{quarantined:?} {b}");
         let facts = PatchFacts { applied: true, ..PatchFacts::default() };
         let record = header().grade(facts, Vec::new(), &[run], Some(&lock));
@@ -461,7 +488,7 @@ fn a_quarantined_test_counts_for_nothing_and_is_told() {
     let only = check(ReportKind::Pytest, &[], MustKeep::Tests(vec!["b".into()]));
     let set = BTreeSet::from(["b".to_owned()]);
     let evidence = Some(CheckEvidence::Process(evidence));
-    let run = CheckRun { check: &only, evidence, quarantined: Some(&set) };
+    let run = CheckRun { check: &only, evidence, control: None, quarantined: Some(&set) };
     let record = header().grade(PatchFacts::default(), Vec::new(), &[run], None);
     let tests = &record.checks[0].tests;
     assert_eq!((tests[0].role, tests[0].status), (Role::Quarantined, TestStatus::Missing));

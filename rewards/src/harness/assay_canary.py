@@ -98,8 +98,20 @@ class Origin:
         file = getattr(module, "__file__", None)
         if type(file) is not str:
             return module.__name__ not in sys.builtin_module_names
+        return self.owns(file)
+
+    def owns(self, file):
+        """Whether the submission may have written a file."""
         file = os.path.realpath(file)
         return file.startswith(self.root) and (self.changed is None or file in self.changed)
+
+    def ended(self, error):
+        """Whether `error` is the end of a run that came out of the submission's code: one that is no `Exception`."""
+        trace, theirs = error.__traceback__, False
+        while trace:
+            theirs = theirs or self.owns(trace.tb_frame.f_code.co_filename)
+            trace = trace.tb_next
+        return theirs and not isinstance(error, Exception)
 
 
 class _Never:
@@ -200,11 +212,13 @@ class Probe:
         return False
 
 
-def watch_assert_equal(probe):
-    """Has `probe` look at what `assertEqual` found equal, where unittest is in use."""
+def watch_unittest(probe):
+    """Has `probe` look at what `assertEqual` found equal, and hear of tests that broke off unnoticed, where
+    unittest is in use."""
     case = sys.modules.get("unittest.case")
     if case is None:
         return
+    watch_parts(case, probe.report)
     original = case.TestCase._getAssertEqualityFunc
 
     def choose(self, first, second):
@@ -218,6 +232,26 @@ def watch_assert_equal(probe):
         return compared
 
     case.TestCase._getAssertEqualityFunc = choose
+
+
+def watch_parts(case, report):
+    """Reports each part of a test that raised and counts as a success all the same: unittest has an exception
+    of its own by which it leaves a test whose result it knows, and code under test may raise it, too."""
+    original = case._Outcome.testPartExecutor
+
+    @case.contextlib.contextmanager
+    def testPartExecutor(self, *arguments, **options):
+        raised = None
+        with original(self, *arguments, **options):
+            try:
+                yield
+            except BaseException as error:
+                raised = type(error)
+                raise
+        if raised and self.success and not self.expectedFailure:
+            report("it raised %.80s, and unittest takes it for a success" % type.__dict__["__qualname__"].__get__(raised))
+
+    case._Outcome.testPartExecutor = testPartExecutor
 
 
 _CALLED = (type(len), type(len.__call__))

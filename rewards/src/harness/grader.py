@@ -15,11 +15,10 @@ import time
 from _json import encode_basestring_ascii as quote
 
 sys.path.insert(0, "/assay")
+import assay_messages  # noqa: E402
 import wire  # noqa: E402
 
 sys.path.pop(0)
-
-MESSAGE_LIMIT = 2000
 
 
 class SubmissionGone(Exception):
@@ -139,6 +138,7 @@ class Report:
     def __init__(self, nonce):
         self.out, self.nonce, self.seq = os.fdopen(3, "wb"), nonce, 0
         self.counts, self.canaries, self.running = {}, {}, ""
+        self.messages = assay_messages.Messages()
 
     def event(self, name, **fields):
         parts = ['"seq":%d,"event":%s' % (self.seq, quote(name))]
@@ -162,7 +162,7 @@ class Report:
             id=quote(name),
             status=quote(status),
             duration_s="%.6f" % seconds,
-            message=quote(message[:MESSAGE_LIMIT]),
+            message=quote(self.messages.cut(message)),
         )
 
     def end(self, code):

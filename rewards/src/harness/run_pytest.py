@@ -31,12 +31,12 @@ from _pytest.assertion import rewrite  # noqa: E402
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import assay_canary  # noqa: E402
+import assay_messages  # noqa: E402
 
 sys.path.pop(0)
 # As `python -m pytest` has it, but last: the work tree shadows nothing of the image.
 sys.path.append(os.getcwd())
 
-MESSAGE_LIMIT = 2000
 # Where it is decided whether a test passed.
 DECIDES = (
     "_pytest.runner",
@@ -75,6 +75,8 @@ class Reporter:
         self.raised = {}  # (id, phase) -> whether the phase really raised
         self.succeeded = set()  # ids of unittest's tests of which it said so
         self.running = ""
+        self.messages = assay_messages.Messages()
+        self.stopped = False  # whether code of the submission ended the run
         self.canaries = Canaries()
         self.probe = assay_canary.Probe(self.lie, self.origin)
         self.watch = None
@@ -89,9 +91,8 @@ class Reporter:
         if name in self.canaries.kinds:
             return self.event("canary", kind=self.canaries.kinds[name], id=name, status=status)
         self.counts[status] = self.counts.get(status, 0) + 1
-        self.event(
-            "test", id=name, status=status, duration_s=round(seconds, 6), message=message[:MESSAGE_LIMIT]
-        )
+        message = self.messages.cut(message)
+        self.event("test", id=name, status=status, duration_s=round(seconds, 6), message=message)
 
     def lie(self, evidence):
         self.event("conflict", id=self.running, evidence=evidence)
@@ -109,7 +110,7 @@ class Reporter:
         yield
         if not self.remote:
             self.canaries.add(session, "late", items)
-            assay_canary.watch_assert_equal(self.probe)
+            assay_canary.watch_unittest(self.probe)
 
     def pytest_collection_finish(self, session):
         self.event("start", nonce=self.nonce, collected=[item.nodeid for item in session.items])
@@ -118,6 +119,14 @@ class Reporter:
         # A module that can't be collected takes its tests along: they are missing, and this says why.
         if report.failed:
             print("cannot collect %s" % report.nodeid, file=sys.stderr)
+
+    def pytest_keyboard_interrupt(self, excinfo):
+        # pytest interrupts itself where modules could not be collected.
+        if not isinstance(excinfo.value, pytest.Session.Interrupted):
+            self.stopped = self.origin.ended(excinfo.value)
+
+    def pytest_internalerror(self, excinfo):
+        self.stopped = self.origin.ended(excinfo.value)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item, nextitem):
@@ -375,7 +384,9 @@ def main():
     options = ["-c", "/dev/null", "--rootdir", os.getcwd(), "--confcutdir", os.getcwd()]
     options += ["-p", "no:cacheprovider", "--tb=short", "-q", "--no-header", "--color=no"]
     code = int(pytest.main(options + sys.argv[1:], plugins=[reporter]))
-    reporter.event("end", nonce=reporter.nonce, exit=code, counts=reporter.counts)
+    # What ends by the submission's will has no end of its own, as if it had left without a word.
+    if not reporter.stopped:
+        reporter.event("end", nonce=reporter.nonce, exit=code, counts=reporter.counts)
     sys.stdout.flush()
     os._exit(code)
 

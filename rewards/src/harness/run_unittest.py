@@ -32,6 +32,7 @@ import unittest.util
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import assay_canary  # noqa: E402
+import assay_messages  # noqa: E402
 
 sys.path.pop(0)
 
@@ -39,7 +40,6 @@ sys.path.pop(0)
 os.environ["DJANGO_TEST_PROCESSES"] = "1"
 
 __unittest = True  # tracebacks leave our frames out
-MESSAGE_LIMIT = 2000
 # Where it is decided whether a test passed.
 DECIDES = ("unittest.case", "unittest.result", "unittest.runner", "unittest.suite", "doctest", "math")
 # The worst counts.
@@ -59,6 +59,8 @@ class Reporter:
         self.waiting = {}  # id of an object -> Seen, for collected tests that are not reported yet
         self.last = None  # the test that runs or ran last: what comes after it may still break it
         self.started = self.finished = False
+        self.stopped = False  # whether code of the submission ended the run
+        self.messages = assay_messages.Messages()
         self.origin = assay_canary.Origin(os.getcwd(), self.changed)
         self.probe = assay_canary.Probe(self.lie, self.origin)
         self.watch = assay_canary.Watch(DECIDES, self.origin)
@@ -111,7 +113,7 @@ class Reporter:
             id=seen.name,
             status=seen.status,
             duration_s=round(seen.seconds, 6),
-            message=seen.message[-MESSAGE_LIMIT:],
+            message=self.messages.cut(seen.message[-assay_messages.LIMIT :]),
         )
 
     def around(self, description, status, message):
@@ -291,7 +293,7 @@ class Runner(unittest.TextTestRunner):
             return super().run(suite)
         self.observes = True
         reporter.start(suite)
-        assay_canary.watch_assert_equal(reporter.probe)
+        assay_canary.watch_unittest(reporter.probe)
         canaries = add_canaries(suite)
         result = super().run(suite)
         reporter.flush()
@@ -366,10 +368,12 @@ def status_of(run):
     try:
         return run()
     except SystemExit as end:
+        reporter.stopped = reporter.origin.ended(end)
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
         print(end.code, file=sys.stderr)
-    except BaseException:
+    except BaseException as error:
+        reporter.stopped = reporter.origin.ended(error)
         traceback.print_exc()
     return 1
 
@@ -396,6 +400,10 @@ def main():
     if not reporter.finished:
         why = "the run was cut short" if reporter.started else "unittest's runner was given no suite"
         print("%s, and status %d was asked for" % (why, code), file=sys.stderr)
+        if not reporter.started and not reporter.stopped:
+            # Such as arguments that unittest doesn't know.
+            code = 2
+            reporter.event("end", nonce=reporter.nonce, exit=code, counts={})
         abandon(code or 1)
     failing = reporter.failing()
     if failing and code == 0:

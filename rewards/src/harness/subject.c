@@ -33,11 +33,31 @@ static _Noreturn void wire_stuck(const char *format, ...) {
   longjmp(wire_stuck_at, 1);
 }
 
+/* What a call takes: its frame and its arguments. */
+struct wire_block {
+  struct wire_block *next;
+  max_align_t memory[];
+};
+
+static struct wire_block *wire_blocks;
+
 static void *wire_allocate(size_t count, size_t each) {
   /* One more, so that an empty list is no null pointer and a text can end. */
-  void *memory = calloc(count + 1, each);
-  if (!memory) abort();
-  return memory;
+  struct wire_block *block = calloc(1, sizeof *block + (count + 1) * each);
+  if (!block) abort();
+  block->next = wire_blocks;
+  wire_blocks = block;
+  return block->memory;
+}
+
+/* Ends a call whose answer is encoded: the result may be one of the arguments. What the function
+   itself has allocated stays, since it may be needed again. */
+static void wire_free_call(void) {
+  while (wire_blocks) {
+    struct wire_block *next = wire_blocks->next;
+    free(wire_blocks);
+    wire_blocks = next;
+  }
 }
 
 static const unsigned char *wire_take(struct frame *in, size_t count) {
@@ -250,7 +270,7 @@ int main(void) {
       wire_write_str(&out, wire_stuck_why);
     }
     wire_send_frame(&out);
-    free(in.data);
+    wire_free_call();
   }
   fflush(stdout);
   _exit(0);

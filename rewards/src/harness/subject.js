@@ -7,7 +7,8 @@
 // From Python to here: int is a number, and a BigInt beyond 2^53; list and tuple are arrays; bytes is
 // a Uint8Array; a dict with text keys is an object, any other a Map; set and frozenset are Sets. Back:
 // a number without a fraction is an int up to 2^53, -0 stays a float; undefined is None. Objects with a
-// class of their own, proxies, functions, symbols and dates can't cross.
+// class of their own, proxies, functions, symbols and dates can't cross. Arguments, and in results keys
+// and members of Sets, go back as the kinds that they came as.
 "use strict";
 const fs = require("fs");
 const { types } = require("util");
@@ -18,18 +19,26 @@ const MAX_DEPTH = 100;
 
 class CannotCross extends Error {}
 
-// What Python calls a tuple. Messages are tuples, and so are the arguments of a call.
+// What Python calls a tuple. Messages are tuples.
 class Tuple {
   constructor(...items) {
     this.items = items;
   }
 }
 
+// The arguments of a call, after it.
+class Arguments extends Tuple {}
+
+// What stands here for values that never change in Python, whatever becomes of it: the tag that each
+// came with, and what it held.
+const unchanging = new WeakMap();
+
 // The bytes of one value, as they grow.
 class Writer {
   constructor() {
     this.data = Buffer.alloc(256);
     this.size = 0;
+    this.inArguments = this.inKey = false;
   }
 
   // Returns where so many bytes go; `data` is another buffer afterwards, maybe.
@@ -98,7 +107,15 @@ class Writer {
   object(value, depth) {
     if (types.isProxy(value)) throw new CannotCross("a Proxy can't cross");
     const prototype = Object.getPrototypeOf(value);
-    if (prototype === Tuple.prototype) {
+    const came = (this.inArguments || this.inKey) && unchanging.get(value);
+    if (this.inKey && !came) {
+      throw new CannotCross("an object that is a Map's key or a Set's member can't cross, unless it came as a tuple");
+    }
+    if (came) {
+      const held = this.inArguments ? came.held : [...value];
+      this.unchanging(came.tag, held, depth);
+    } else if (prototype === Tuple.prototype || prototype === Arguments.prototype) {
+      this.inArguments = prototype === Arguments.prototype;
       this.tag("t");
       this.count(value.items.length);
       for (const item of value.items) this.value(item, depth + 1);
@@ -113,17 +130,19 @@ class Writer {
       this.value(Array.from(value), depth);
     } else if (types.isMap(value) && prototype === Map.prototype) {
       const items = [...Map.prototype.entries.call(value)];
+      const seen = new Set();
       this.tag("d");
       this.count(items.length);
       for (const [key, item] of items) {
-        this.key(key, depth);
+        this.key(key, depth, seen);
         this.value(item, depth + 1);
       }
     } else if (types.isSet(value) && prototype === Set.prototype) {
       const items = [...Set.prototype.values.call(value)];
+      const seen = new Set();
       this.tag("S");
       this.count(items.length);
-      for (const item of items) this.key(item, depth);
+      for (const item of items) this.key(item, depth, seen);
     } else if (prototype === null || (prototype === Object.prototype && !types.isBoxedPrimitive(value))) {
       const keys = Object.keys(value);
       this.tag("d");
@@ -138,12 +157,23 @@ class Writer {
     }
   }
 
-  // Python wants keys and members that can be hashed.
-  key(key, depth) {
-    if (typeof key === "object" && key !== null) {
-      throw new CannotCross("a Map's keys and a Set's members have to be no objects, to cross");
-    }
+  unchanging(tag, held, depth) {
+    if (tag === "b") return this.bytes(tag, held);
+    this.tag(tag);
+    this.count(held.length);
+    for (const item of held) this.value(item, depth + 1);
+  }
+
+  // Python wants keys and members that can be hashed, and that differ by what they hold.
+  key(key, depth, seen) {
+    if (typeof key !== "object" || key === null) return this.value(key, depth + 1);
+    const [start, within] = [this.size, this.inKey];
+    this.inKey = true;
     this.value(key, depth + 1);
+    this.inKey = within;
+    const text = this.data.toString("latin1", start, this.size);
+    if (seen.has(text)) throw new CannotCross("two keys or members that hold the same can't cross");
+    seen.add(text);
   }
 }
 
@@ -193,6 +223,12 @@ class Reader {
     return Array.from({ length: count }, read);
   }
 
+  unchanging(tag, held, make) {
+    const value = make(held);
+    unchanging.set(value, { tag, held });
+    return value;
+  }
+
   int(raw) {
     const big = BigInt.asIntN(raw.length * 8, BigInt(`0x${raw.toString("hex")}`));
     const number = Number(big);
@@ -208,11 +244,11 @@ class Reader {
       case "f": return this.take(8).readDoubleBE();
       case "i": return this.int(this.take(this.take(4).readUInt32BE()));
       case "s": return text(this.take(this.take(4).readUInt32BE()));
-      case "b": return Uint8Array.from(this.take(this.take(4).readUInt32BE()));
-      case "l":
-      case "t": return this.items(() => this.value());
-      case "S":
-      case "z": return new Set(this.items(() => this.value()));
+      case "b": return this.unchanging(tag, this.take(this.take(4).readUInt32BE()), (held) => Uint8Array.from(held));
+      case "l": return this.items(() => this.value());
+      case "t": return this.unchanging(tag, this.items(() => this.value()), (held) => [...held]);
+      case "S": return new Set(this.items(() => this.value()));
+      case "z": return this.unchanging(tag, this.items(() => this.value()), (held) => new Set(held));
       case "d": {
         const items = this.items(() => [this.value(), this.value()]);
         if (!items.every(([key]) => typeof key === "string")) return new Map(items);
@@ -289,7 +325,7 @@ async function main() {
     try {
       const [args, named] = new Reader(data).value();
       if (Object.keys(named).length > 0) throw new CannotCross("JavaScript has no named arguments");
-      const changeable = args.some((arg) => typeof arg === "object" && arg !== null && !types.isUint8Array(arg));
+      const changeable = args.some((arg) => typeof arg === "object" && arg !== null && !unchanging.has(arg));
       let answer;
       try {
         const result = called(...args);
@@ -297,7 +333,7 @@ async function main() {
       } catch (error) {
         answer = ["raised", ...describe(error)];
       }
-      send(...answer, changeable ? new Tuple(...args) : null);
+      send(...answer, changeable ? new Arguments(...args) : null);
     } catch (error) {
       send("stuck", describe(error)[1]);
     }

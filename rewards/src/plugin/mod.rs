@@ -66,12 +66,14 @@ pub enum PluginError {
 pub(crate) struct NamedPlugin {
     pub(crate) name: Box<str>,
     pub(crate) on_error: OnError,
+    pub(crate) limits: PluginLimits,
     pub(crate) plugin: Arc<dyn Plugin>,
 }
 
 impl PartialEq for NamedPlugin {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |it: &Self| (it.name.clone(), it.on_error, it.plugin.digest().clone());
+        let parts =
+            |it: &Self| (it.name.clone(), it.on_error, it.limits, it.plugin.digest().clone());
         parts(self) == parts(other)
     }
 }
@@ -87,6 +89,10 @@ pub(crate) enum OnError {
 
 impl OnError {
     pub(crate) const ALL: &[(&str, Self)] = &[("mask", Self::Mask), ("absent", Self::Absent)];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, on_error)| *on_error == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Why a fact of a plugin is lacking.

@@ -179,6 +179,31 @@ fn a_file_with_plugins_is_named_by_its_text_and_theirs() {
 }
 
 #[test]
+fn plugins_differ_by_code_limits_and_what_their_failure_means() {
+    let spec = |file: &str, code: &str| {
+        let known = Shelf(Arc::new(Known(Digest::of(code), Ok(1.0), AtomicU32::new(0))));
+        parse(file, &known).unwrap()
+    };
+    let told = |old: &RewardSpec, new: &RewardSpec| {
+        let lines = crate::diff(old, new).into_iter();
+        let lines = lines.map(|d| (d.what, d.old.unwrap_or_default(), d.new.unwrap_or_default()));
+        lines.collect::<Vec<_>>()
+    };
+    let (old, digest) = (spec(FILE, "code"), |code: &str| Digest::of(code).to_string());
+    let line = |what: &str, old: &str, new: &str| (what.to_owned(), old.to_owned(), new.to_owned());
+    let code = line("plugin p.code", &digest("code"), &digest("more"));
+    assert_eq!(told(&old, &spec(FILE, "more")), [code]);
+    let absent = line("plugin p.on_error", "mask", "absent");
+    assert_eq!(told(&old, &spec(&FILE.replace("\"mask\"", "\"absent\""), "code")), [absent]);
+    let without = RewardSpec::parse(
+        &FILE[..FILE.find("[plugin").unwrap()].replace("plugin.p", "external.p"),
+        Path::new("t.toml"),
+    );
+    let gone = told(&old, &without.unwrap());
+    assert_eq!(gone.last(), Some(&line("plugin p", &digest("code"), "")), "{gone:?}");
+}
+
+#[test]
 fn text_alone_has_no_plugins_and_is_formatted_without() {
     let errors = RewardSpec::parse(FILE, Path::new("t.toml")).unwrap_err();
     assert!(errors[0].to_string().contains("15:8: plugin `p`: plugins lie beside"), "{errors:?}");

@@ -1,7 +1,8 @@
 //! Tests of known outcome that a runner mixes in where code under test shares its process.
 //!
-//! `harness/assay_canary.py` has their code. All but one kind must fail: whatever turns outcomes to
-//! passes turns these, too. They tell nothing of an attacker who spares them.
+//! `harness/assay_canary.py` has their code; where the tool is not ours, `control/` makes them of the
+//! task's own tests. All but one kind must fail: whatever turns outcomes to passes turns these, too.
+//! They tell nothing of an attacker who spares them.
 
 use std::fmt;
 
@@ -28,6 +29,8 @@ pub enum CanaryKind {
     Numpy,
     /// `assert` on two equal values: the one that has to pass.
     True,
+    /// A test of the task's own with a failure put in, in a run of its own.
+    Spoiled,
 }
 
 impl fmt::Display for CanaryKind {
@@ -40,6 +43,7 @@ impl fmt::Display for CanaryKind {
             Self::Unittest => "unittest",
             Self::Numpy => "numpy",
             Self::True => "true",
+            Self::Spoiled => "spoiled",
         })
     }
 }

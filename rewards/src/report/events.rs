@@ -22,12 +22,13 @@ use assay_sandbox::{Capture, LimitKind, Termination};
 use serde::Deserialize;
 
 use super::{
-    MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, Progress, Report, TestResult, TestStatus, badness,
-    bounded, bounded_id,
+    MAX_EVIDENCE, MAX_FLAGS, MAX_MESSAGE, NO_END, Progress, Report, TestResult, TestStatus,
+    badness, bounded, bounded_id,
     canary::{self, Canary, CanaryKind},
     discredited, replace_lone_surrogates,
 };
 
+const SIGKILL: i32 = 9;
 /// Most lines that are read.
 const MAX_LINES: usize = 200_000;
 
@@ -267,6 +268,8 @@ impl<'a> Reader<'a> {
     fn finish(mut self, termination: Termination, sealed: bool, canaries: &[CanaryKind]) -> Report {
         let mut remarks = Vec::new();
         let mut ended = false;
+        let said_no_end = self.truncated.is_none() && self.end.is_none();
+        let broke_off = said_no_end && self.progress > Progress::Silent && left(termination);
         let verdict = canary::judge(&self.canaries);
         for evidence in verdict.green {
             self.odd("canary.green", &evidence);
@@ -307,7 +310,8 @@ impl<'a> Reader<'a> {
         let flags = (self.oddities.into_iter().map(flag(severity)))
             .chain(remarks.into_iter().map(flag(Severity::Warning)))
             .collect();
-        Report { tests, progress: self.progress, flags, defect, canaries: self.canaries }
+        let Self { progress, canaries, .. } = self;
+        Report { tests, progress, broke_off, flags, defect, canaries }
     }
 
     /// Compares the end with what came before it and with how the process really ended. Returns
@@ -357,7 +361,7 @@ impl<'a> Reader<'a> {
                 Some(result) if slot.reported >= slot.collected || !result.status.passes() => {
                     let mut result = result;
                     if !credible {
-                        discredited(&mut result);
+                        discredited(&mut result, NO_END);
                     }
                     result
                 }
@@ -373,6 +377,15 @@ impl<'a> Reader<'a> {
             }
         });
         tests.collect()
+    }
+}
+
+/// Whether a process came to its end by itself. SIGKILL may come from a machine in need.
+fn left(termination: Termination) -> bool {
+    match termination {
+        Termination::Exited(_) => true,
+        Termination::Signaled(signal) => signal != SIGKILL,
+        Termination::Limit(_) => false,
     }
 }
 

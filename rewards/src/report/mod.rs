@@ -7,7 +7,7 @@ mod formats;
 mod stdio;
 mod suite;
 
-use assay_repos::{Digest, Flag, ReportKind};
+use assay_repos::{Digest, Flag, ReportKind, Severity};
 use assay_sandbox::{Execution, LimitKind, Termination};
 use serde::{Deserialize, Serialize};
 
@@ -104,12 +104,24 @@ pub struct Report {
     pub tests: Vec<TestResult>,
     /// How far the runner got.
     pub progress: Progress,
+    /// Whether the runner spoke and its process left before it told an end: what it ran ended it.
+    pub broke_off: bool,
     /// Contradictions and oddities. Tampering where code under test shared the runner's process.
     pub flags: Vec<Flag>,
     /// A contradiction in a report that only our own code could write: our defect.
     pub defect: Option<String>,
     /// How the tests of known outcome came out that the runner mixed in.
     pub canaries: Vec<Canary>,
+}
+
+impl Report {
+    /// Says that no result that speaks for the submission counts, and why.
+    pub(crate) fn discredit(&mut self, code: &str, severity: Severity, evidence: &str, why: &str) {
+        self.progress = self.progress.min(Progress::Started);
+        self.tests.iter_mut().for_each(|test| discredited(test, why));
+        let evidence = bounded(evidence, MAX_EVIDENCE);
+        self.flags.push(Flag { code: code.into(), severity, evidence });
+    }
 }
 
 /// One process that ran a check.
@@ -137,6 +149,9 @@ pub enum ReportError {
     #[error("the nonce of a `{0}` report is empty")]
     NoNonce(ReportKind),
 }
+
+/// Why results of a report count for nothing.
+const NO_END: &str = "by a report that has no valid end";
 
 /// Most bytes of a test's id. A longer one is cut and gets a digest, so that two stay two.
 pub(crate) const MAX_ID: usize = 1024;
@@ -192,6 +207,7 @@ fn parse_exit(execution: &Execution) -> Report {
             message,
         }],
         progress: Progress::Ended,
+        broke_off: false,
         flags: Vec::new(),
         defect: None,
         canaries: Vec::new(),
@@ -254,14 +270,13 @@ fn replace_lone_surrogates(line: &[u8]) -> Option<Vec<u8>> {
     replaced.then_some(out)
 }
 
-/// Takes back whatever speaks for the submission: nobody vouches for it.
-fn discredited(test: &mut TestResult) {
+/// Takes back whatever speaks for the submission: nobody vouches for it, and `why` says so.
+fn discredited(test: &mut TestResult, why: &str) {
     use TestStatus::{Error, Failed, Missing, Timeout};
     if matches!(test.status, Failed | Error | Timeout | Missing) {
         return;
     }
-    let message =
-        format!("reported as {}, by a report that has no valid end", test.status.as_str());
+    let message = format!("reported as {}, {why}", test.status.as_str());
     (test.status, test.message) = (TestStatus::Missing, Some(message));
 }
 

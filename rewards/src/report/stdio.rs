@@ -21,7 +21,8 @@ pub struct CaseRun<'a> {
 pub fn parse_stdio(cases: &[CaseRun<'_>]) -> Report {
     let tests = cases.iter().map(judge).collect();
     let (flags, canaries) = (Vec::new(), Vec::new());
-    Report { tests, progress: Progress::Ended, flags, defect: None, canaries }
+    let progress = Progress::Ended;
+    Report { tests, progress, broke_off: false, flags, defect: None, canaries }
 }
 
 /// Compares two outputs byte for byte, except for white space (space, tab, carriage return,

@@ -15,7 +15,7 @@ use assay_sandbox::{LimitKind, Termination};
 use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
-    MAX_EVIDENCE, MAX_FLAGS, MAX_ID, MAX_MESSAGE, Progress, Report, TestResult, TestStatus,
+    MAX_EVIDENCE, MAX_FLAGS, MAX_ID, MAX_MESSAGE, NO_END, Progress, Report, TestResult, TestStatus,
     badness, bounded, bounded_id, describe, discredited,
 };
 
@@ -164,7 +164,7 @@ impl Suite {
             if out_of_time && self.unfinished > 0 && test.status == TestStatus::Missing {
                 test.status = TestStatus::Timeout;
             } else if self.incredible {
-                discredited(test);
+                discredited(test, NO_END);
             }
         }
         if let Some((id, count)) = self.flaky.take() {
@@ -177,7 +177,8 @@ impl Suite {
             (true, true) => Progress::Alive,
         };
         let (tests, flags) = (self.tests, self.flags);
-        Report { tests, progress, flags, defect: None, canaries: Vec::new() }
+        let canaries = Vec::new();
+        Report { tests, progress, broke_off: false, flags, defect: None, canaries }
     }
 }
 

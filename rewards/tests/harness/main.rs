@@ -565,6 +565,7 @@ def test_mock(): assert [3] == [unittest.mock.ANY]
     }
 }
 
+mod ends;
 mod unittest;
 
 /// Hooks, marks and globals that honest projects have, and canaries must not meet.
@@ -657,6 +658,7 @@ impl Python {
             _ => write("runner", harness::UNITTEST_RUNNER),
         }
         write("assay_canary.py", harness::CANARY);
+        write("assay_messages.py", harness::MESSAGES);
         // What a submission changes here is what the tests import.
         let changed: Vec<_> = files.iter().map(|(name, _)| *name).collect();
         let changed: Vec<_> = changed.into_iter().filter(|name| !is_test(name)).collect();
@@ -671,7 +673,7 @@ impl Python {
         };
         let evidence = Evidence { execution: &execution, nonce: NONCE, subject: None };
         let evidence = Some(CheckEvidence::Process(evidence));
-        let run = CheckRun { check: &check, evidence, quarantined: None };
+        let run = CheckRun { check: &check, evidence, control: None, quarantined: None };
         header().grade(PatchFacts::default(), Vec::new(), &[run], None)
     }
 

@@ -61,7 +61,7 @@ impl Sandbox for DockerSandbox {
         let user = busy.slot()?.next_user();
         let frames = frames(user, &spec, &tree, &command, lent.as_ref().ok().copied())?;
         drop(tree);
-        let Command { channels, stdin, .. } = command;
+        let Command { channels, stdin, stop, .. } = command;
         let mut kept = Kept::new(&spec, &channels);
         let relays = channels.into_iter().filter_map(|channel| match channel.end {
             ChannelEnd::Fd(fd) => Some(Relay::new(channel.fd, fd)),
@@ -91,6 +91,14 @@ impl Sandbox for DockerSandbox {
             tokio::join!(feed, futures::future::join_all(read));
             std::future::pending::<()>().await;
         };
+        let stop = async {
+            stop.cancelled().await;
+            let mut frames = Frames::default();
+            frames.ask(&Ask::Cancel);
+            // Of an agent that is gone the other direction tells.
+            let _ = slot.input.send(frames.0).await;
+            std::future::pending::<()>().await;
+        };
         let over = async {
             let writers = relays.iter().zip(queued);
             let writers = writers.map(|(relay, queued)| relay.write_all(queued, &slot.input));
@@ -108,6 +116,7 @@ impl Sandbox for DockerSandbox {
         let (report, clean) = tokio::select! {
             over = over => over?,
             () = pump => unreachable!("it never ends"),
+            () = stop => unreachable!("it never ends"),
         };
         // The other ends must see that this one is closed.
         drop(relays);

@@ -27,9 +27,8 @@ pub(super) struct Lending<'a> {
     /// Stdio and channels, until the interpreter or nobody needs them.
     held: Vec<OwnedFd>,
     pub(super) stage: Stage,
-    /// Whether the interpreter has taken the command, and whether it has said that it is done.
+    /// Whether the interpreter has taken the command.
     asked: bool,
-    done: bool,
     /// When it was asked, by [`now_ns`](super::sys::now_ns).
     asked_ns: u64,
     start: Start,
@@ -65,7 +64,6 @@ impl<'a> Lending<'a> {
             held,
             stage: Stage::Building,
             asked: false,
-            done: false,
             asked_ns: 0,
             start: Start::Cold,
             failed: None,
@@ -132,7 +130,11 @@ impl<'a> Lending<'a> {
         out_of_memory: bool,
     ) -> bool {
         match said {
-            Said::Done => self.done = true,
+            // It speaks of its fork no more, and the fork has said nothing.
+            Said::Done if !out_of_memory => {
+                self.stage = Stage::Settled;
+                self.execute_instead("its fork died", pid_1);
+            }
             Said::Started { now_ns, pid } => {
                 self.stage = Stage::Settled;
                 self.start = Start::Warm;
@@ -158,7 +160,7 @@ impl<'a> Lending<'a> {
         self.failed.is_some()
     }
 
-    /// Gives up a process that does not come: it died without a word, or the interpreter is stuck.
+    /// Gives up a process that does not come: it is stuck, or the interpreter is.
     /// Returns whether the sandbox is to be ended.
     pub(super) fn is_overdue(&mut self) -> bool {
         let overdue = self.stage == Stage::Asked
@@ -174,8 +176,7 @@ impl<'a> Lending<'a> {
     /// Leaves the interpreter ready for the next job, once all of the sandbox is dead. Returns how
     /// the process started, whether there is no interpreter any more, and why there was no process.
     pub(super) fn finish(self) -> (Start, bool, Option<(String, i32)>) {
-        let ready =
-            self.interpreter.is_some_and(|it| !self.asked || it.conversation.settle(self.done));
+        let ready = self.interpreter.is_some_and(|it| !self.asked || it.conversation.settle());
         (self.start, !ready, self.failed)
     }
 }

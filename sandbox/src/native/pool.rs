@@ -22,6 +22,7 @@ use super::{
     job::Report,
     number::{Number, Numbers},
     rooted::{self, RootKey},
+    run::send_cancel,
     slot::HostIds,
     spawner::{self, NewSlot},
     sys, wire,
@@ -198,8 +199,7 @@ impl Drop for Busy {
             self.inner.take_back(slot);
             return;
         }
-        let cancel = wire::header(wire::CANCEL, slot.request);
-        if wire::send(slot.socket.get_ref(), &cancel, &[]).is_err() {
+        if send_cancel(&slot).is_err() {
             return;
         }
         let inner = Arc::clone(&self.inner);

@@ -61,9 +61,16 @@ impl Sandbox for NativeSandbox {
             tokio::join!(feed(stdin, &command.stdin), drains.drain());
             std::future::pending::<()>().await;
         };
+        let stop = async {
+            command.stop.cancelled().await;
+            // A slot that is gone says so itself.
+            let _ = send_cancel(slot);
+            std::future::pending::<()>().await;
+        };
         let report = tokio::select! {
             report = receive_report(slot) => report,
             () = pump => unreachable!("it never ends"),
+            () = stop => unreachable!("it never ends"),
         };
         let report = report.map_err(|e| gone(&format!("slot {}: {e}", slot.number)))?;
         let fallbacks = slot.fallbacks.as_ref().clone();
@@ -200,6 +207,11 @@ fn send_job(
         .collect();
     fds.extend(mounts.iter().map(AsFd::as_fd));
     send(slot.socket.get_ref(), slot.request, job, fds)
+}
+
+/// Has a slot end its sandbox and report, if it has not yet.
+pub(super) fn send_cancel(slot: &Slot) -> io::Result<()> {
+    wire::send(slot.socket.get_ref(), &wire::header(wire::CANCEL, slot.request), &[])
 }
 
 /// Sends a slot what it is asked for, as a part of the request of this number.

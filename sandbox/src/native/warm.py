@@ -12,7 +12,7 @@ begins with a letter:
     S time pid   the command's process, of this id in the sandbox, is about to run the script, at this
                  time of the monotonic clock, in nanoseconds
     X errno step the process could not be made; the errno may be 0
-    D            done with the command, in any case: whoever still speaks of it is in the sandbox
+    D            done with the command, in any case, and after S or X: without them its process died
 
 A fork enters the sandbox's process namespace, if it has one, and forks once more; the second is an orphan, which
 pid 1 of the sandbox adopts as it would a child. It gives up every right before it reads a byte of
@@ -214,6 +214,8 @@ def serve(channel):
         request = Request(message, fds)
         # Closed at our end when the first fork is gone, for the second to read.
         gone, going = os.pipe()
+        # Closed by the second when it has said how it began, or is dead.
+        begun, beginning = os.pipe()
         pid = 0
         try:
             for namespace in request.pid_namespace:
@@ -223,28 +225,32 @@ def serve(channel):
             tell(channel, failed)
         else:
             if pid == 0:
-                become(request, channel, gone, going)
+                become(request, channel, gone, going, beginning)
                 return request.argv
         # The pipes of a command end with its processes.
-        for fd in request.fds:
+        for fd in (*request.fds, beginning):
             os.close(fd)
         if pid:
             os.waitpid(pid, 0)
         os.close(going)
         os.close(gone)
+        os.read(begun, 1)
+        os.close(begun)
         channel.send(b"D")
 
 
-def become(request, channel, gone, going):
+def become(request, channel, gone, going, beginning):
     """Makes the first fork the second, and that the command's process."""
     try:
         if fork() != 0:
             os._exit(0)
         os.close(going)
         os.read(gone, 1)
+        beginning = fcntl.fcntl(beginning, fcntl.F_DUPFD_CLOEXEC, ABOVE)
         enter(request)
         channel.send(struct.pack("<cQi", b"S", time.monotonic_ns(), os.getpid()))
         channel.close()
+        os.close(beginning)
     except Failed as failed:
         tell(channel, failed)
         os._exit(1)

@@ -89,7 +89,7 @@ pub(crate) enum Said {
         step: String,
         errno: i32,
     },
-    /// The interpreter is done with the command.
+    /// The interpreter is done with the command, and nobody says any more of it.
     Done,
     /// Nothing in time.
     Silence,
@@ -182,10 +182,12 @@ impl Conversation {
         }
     }
 
-    /// Waits until the interpreter is done with a command whose sandbox is dead, if it is not yet,
-    /// and hears what was said of it until then. Returns whether it is ready for another.
-    pub(crate) fn settle(&self, mut done: bool) -> bool {
+    /// Waits until the interpreter is done with a command whose sandbox is dead, and hears what was
+    /// said of it until then. Returns whether it is ready for another.
+    pub(crate) fn settle(&self) -> bool {
+        let mut done = false;
         loop {
+            // It may have died since.
             let most = if done { Timespec { tv_sec: 0, tv_nsec: 0 } } else { DONE };
             match self.wait(&most) {
                 Said::Done => done = true,

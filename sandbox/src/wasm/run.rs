@@ -60,7 +60,8 @@ impl Sandbox for WasmSandbox {
         crate::spec::check_command(&command)?;
         let cancelled = Arc::new(AtomicBool::new(false));
         let cancel = Cancel(Arc::clone(&cancelled));
-        let (send, ended) = oneshot::channel();
+        let stop = command.stop.clone();
+        let (send, mut ended) = oneshot::channel();
         let run = move || {
             let Self { inner, spec, permit, .. } = *self;
             let execution = Run { inner: &inner, spec: &spec, cancelled }.run(command);
@@ -73,8 +74,13 @@ impl Sandbox for WasmSandbox {
             .stack_size(STACK + HOST_STACK)
             .spawn(run)
             .map_err(|source| BackendError::Io { what: "start a thread".into(), source })?;
-        let execution = ended.await;
-        drop(cancel);
+        let execution = tokio::select! {
+            execution = &mut ended => execution,
+            () = stop.cancelled() => {
+                drop(cancel);
+                ended.await
+            }
+        };
         let gone = || BackendError::Gone { backend: NAME, what: "its thread broke off".into() };
         execution.unwrap_or_else(|_| Err(gone()))
     }

@@ -290,6 +290,38 @@ async fn channels_collect_and_connect() {
 }
 
 #[tokio::test]
+async fn a_command_that_is_stopped_says_what_it_used() {
+    let Some(native) = native_of_one_slot() else { return };
+    for _ in 0..2 {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let channels = vec![Channel { fd: 5, end: ChannelEnd::Fd(OwnedFd::from(theirs)) }];
+        let code = "import os, time\n\
+                    while time.process_time() < 0.3: pass\n\
+                    print('counted', flush=True); os.write(5, b'.'); time.sleep(1000)";
+        let command = Command { channels, ..python(code) };
+        let stop = command.stop.clone();
+        let stopping = tokio::task::spawn_blocking(move || {
+            let mut ours = ours;
+            std::io::Read::read_exact(&mut ours, &mut [0]).expect("a byte");
+            stop.cancel();
+        });
+        let execution = native.run(command).await;
+        stopping.await.expect("no panic");
+        let told = told(&execution);
+        assert_eq!(execution.termination, Termination::Signaled(libc::SIGKILL), "{told}");
+        assert_eq!(stdout(&execution), "counted", "{told}");
+        assert!(execution.usage.cpu >= Duration::from_millis(300), "{told}");
+        assert!(execution.usage.wall >= execution.usage.cpu, "{told}");
+    }
+    // What has ended is not stopped, and the slot is as good as before.
+    let command = sh("exit 3");
+    let stop = command.stop.clone();
+    assert_eq!(native.run(command).await.termination, Termination::Exited(3));
+    stop.cancel();
+    assert_eq!(native.run(sh("exit 4")).await.termination, Termination::Exited(4));
+}
+
+#[tokio::test]
 async fn a_daemon_that_holds_stdout_does_not_hold_the_run() {
     let Some(native) = native() else { return };
     // A run that waits for the end of its output ends at its wall limit.

@@ -439,6 +439,30 @@ async fn an_interpreter_that_dies_with_a_command_is_made_up_for() {
     assert_eq!(execution.isolation.start, Start::Warm);
 }
 
+#[tokio::test]
+async fn a_fork_that_dies_before_it_begins_is_made_up_for() {
+    let Some(native) = native() else { return };
+    // The second fork is the command's process; it leaves without a word.
+    let dies = "
+import os
+depth = []
+def leave():
+    depth.append(1)
+    if len(depth) == 2: os._exit(0)
+os.register_at_fork(after_in_child=leave)
+";
+    let programs = programs([("script.py", "print('ran')"), ("fork_dies.py", dies)]);
+    let warm = Warm { modules: vec!["fork_dies".into()], programs: Arc::clone(&programs) };
+    let spec = SandboxSpec { trusted: Arc::clone(&programs), ..spec() };
+    for _ in 0..2 {
+        let command = Command { warm: Some(warm.clone()), ..script("", &[]).1 };
+        let execution = native.run_in(spec.clone(), command).await;
+        assert_eq!(stdout(&execution), "ran", "{}", told(&execution));
+        let Start::ColdInstead(why) = &execution.isolation.start else { panic!("{execution:?}") };
+        assert!(why.contains("its fork died"), "{why}");
+    }
+}
+
 /// Its kill is not the command's.
 #[tokio::test]
 async fn an_interpreter_that_runs_out_of_memory_is_nobodys_limit() {

@@ -22,7 +22,7 @@ pub(super) fn list(
 ) -> CliResult {
     let mut failed = Ok(());
     let named = format!("\"task\":\"{task}\"");
-    grades.each("", |id, body| {
+    grades.each(|id, body| {
         // Most are of other tasks: they are not read.
         if !contains(body, named.as_bytes()) {
             return Ok(());

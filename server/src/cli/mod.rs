@@ -10,7 +10,7 @@ mod affected;
 mod attack;
 mod bench;
 mod doctor;
-mod grade;
+pub(crate) mod grade;
 mod image;
 mod output;
 mod plain;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use assay_fleet::{Grades, HandedIn, StoreError};
+use assay_fleet::{Grades, HandedIn, Picked, StoreError};
 use assay_repos::Digest;
 use assay_rewards::GradeRecord;
 use clap::Args;
@@ -55,6 +55,11 @@ impl RecordsAt {
     }
 }
 
+/// How a grade id starts that a person abbreviated: `sha256:` may be left out.
+pub(super) fn id_start(grade: &str) -> String {
+    format!("sha256:{}", grade.trim_start_matches("sha256:"))
+}
+
 /// One record, read for scoring.
 pub(super) struct Stored<'r> {
     /// Without its tests one by one, unless they were asked for.
@@ -99,35 +104,44 @@ impl Records {
 
     /// Returns the record whose id starts so, or the only one there is.
     pub(super) fn pick(&self, grade: Option<&str>) -> CliResult<(Digest, GradeRecord)> {
-        let digits = grade.map_or("", |grade| grade.trim_start_matches("sha256:"));
-        let start = format!("sha256:{digits}");
-        let (mut found, mut count) = (None, 0_u64);
-        let mut look = |id: &str, json: &[u8]| {
-            if id.starts_with(&start) {
-                count += 1;
-                found.get_or_insert_with(|| (id.to_owned(), json.trim_ascii().to_vec()));
-            }
-            Ok(())
+        let start = id_start(grade.unwrap_or_default());
+        let picked = match &self.source {
+            Source::Data(grades) => grades.pick(&start)?,
+            _ => self.pick_line(&start)?,
         };
-        match &self.source {
-            Source::Data(grades) => grades.each(&start, look)?,
-            _ => self.each(false, |Stored { json, .. }| look(Stored::id(json).as_str(), json))?,
-        }
-        match (found, count, grade) {
-            (Some((id, json)), 1, _) => {
-                let place = || format!("grade {id} of {self}");
-                let record = GradeRecord::from_json(&json).with_context(place).wrong()?;
-                Ok((id.parse().with_context(place).wrong()?, record))
+        match (picked, grade) {
+            (Picked::One(one), _) => Ok(*one),
+            (Picked::None, None) => Err(wrong(format!("there is no grade in {self}"))),
+            (Picked::None, Some(id)) => Err(wrong(format!("there is no grade {id} in {self}"))),
+            (Picked::Several, None) => {
+                Err(wrong(format!("there are several grades in {self}; name one by its id")))
             }
-            (None, _, None) => Err(wrong(format!("there is no grade in {self}"))),
-            (None, _, Some(id)) => Err(wrong(format!("there is no grade {id} in {self}"))),
-            (Some(_), _, None) => {
-                Err(wrong(format!("there are {count} grades in {self}; name one by its id")))
-            }
-            (Some(_), _, Some(id)) => {
-                Err(wrong(format!("{count} grades in {self} start with {id}; give more of the id")))
+            (Picked::Several, Some(id)) => {
+                Err(wrong(format!("several grades in {self} start with {id}; give more of the id")))
             }
         }
+    }
+
+    /// As [`Grades::pick`], of records that lie in files, where one may be there twice.
+    fn pick_line(&self, start: &str) -> CliResult<Picked> {
+        let mut picked = Picked::None;
+        self.each(false, |Stored { json, .. }| {
+            let id = Stored::id(json);
+            if !id.as_str().starts_with(start) {
+                return Ok(());
+            }
+            picked = match &picked {
+                Picked::None => {
+                    let place = || format!("grade {id} of {self}");
+                    let record = GradeRecord::from_json(json).with_context(place).wrong()?;
+                    Picked::One(Box::new((id, record)))
+                }
+                Picked::One(one) if one.0 == id => return Ok(()),
+                _ => Picked::Several,
+            };
+            Ok(())
+        })?;
+        Ok(picked)
     }
 
     /// Returns the submission that a grade came from, where it is kept: in data directories alone.
@@ -156,7 +170,7 @@ impl Records {
                 lines(BufReader::with_capacity(1 << 20, file.wrong()?), path, &mut visit)
             }),
             Source::Data(grades) => {
-                grades.each("", |id, json| visit(json, &|| format!("grade {id} of {self}")))
+                grades.each(|id, json| visit(json, &|| format!("grade {id} of {self}")))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Stored grades under a reward file: read a page at a time, by few calls at once.
+//! Stored grades under a reward file: read a page at a time, in turns.
 
 use std::{collections::VecDeque, mem, sync::Arc};
 
@@ -8,7 +8,6 @@ use assay_repos::Digest;
 use assay_rewards::{GradeRecord, Rescored, Rescoring, RewardSpec, score};
 use futures::{Stream, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     request::Violations,
@@ -17,8 +16,10 @@ use super::{
     status::{ApiError, status},
 };
 
-/// Pages that are read at the same time: evaluations want the processors, too.
-const AT_ONCE: usize = 2;
+/// Pages that are read at the same time, by whom it may be: evaluations want the processors, too.
+const PAGES: usize = 2;
+/// Dry runs at the same time: each holds a number for every grade and file.
+const DRY_RUNS: usize = 4;
 /// About how many bytes a batch has at most.
 const BATCH_BYTES: usize = 256 << 10;
 /// Of a rescored grade beside its texts.
@@ -28,7 +29,9 @@ const GRADE_BYTES: usize = 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Rescorer {
     fleet: FleetHandle,
-    permits: Arc<Semaphore>,
+    /// Whoever has one reads a page and gives it back: the next in the queue takes it.
+    pages: Arc<Semaphore>,
+    dry_runs: Arc<Semaphore>,
 }
 
 /// What a dry run found.
@@ -40,7 +43,8 @@ pub(super) struct DryRun {
 
 impl Rescorer {
     pub(crate) fn new(fleet: FleetHandle) -> Self {
-        Self { fleet, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+        let [pages, dry_runs] = [PAGES, DRY_RUNS].map(|permits| Arc::new(Semaphore::new(permits)));
+        Self { fleet, pages, dry_runs }
     }
 
     /// Finds the reward file that a request means; `field` is where it says so.
@@ -91,7 +95,7 @@ impl Rescorer {
     {
         let scan = self.scan(filter, spec.has_plugins()).await?;
         let page = Page { scan, batches: VecDeque::new(), grades: 0, unreadable: 0 };
-        let run = Run { spec, permits: Arc::clone(&self.permits), page: Some(page) };
+        let run = Run { spec, pages: Arc::clone(&self.pages), page: Some(page) };
         Ok(stream::unfold(run, async |mut run| {
             let event = run.next().await?;
             let response = event.map(|event| v1::RescoreResponse { event: Some(event) });
@@ -99,7 +103,8 @@ impl Rescorer {
         }))
     }
 
-    /// Scores at most `max` grades of `filter` by one file, or by two. Stops where nobody waits.
+    /// Scores at most `max` grades of `filter` by one file, or by two. Dropping the future ends it
+    /// with the page that is read.
     pub(super) async fn dry_run(
         &self,
         new: Arc<RewardSpec>,
@@ -108,15 +113,15 @@ impl Rescorer {
         max: u64,
     ) -> Result<DryRun, ApiError> {
         let whole = new.has_plugins() || old.as_ref().is_some_and(|old| old.has_plugins());
+        let _dry_run = permit(&self.dry_runs).await;
         let mut scan = self.scan(filter, whole).await?;
-        let permit = permit(&self.permits).await;
-        let unwanted = CancellationToken::new();
-        let _hang_up = unwanted.clone().drop_guard();
-        let run = move || {
-            let _permit = permit;
-            let mut rescoring = Rescoring::new(&new, old.as_deref());
-            let (mut grades, mut unreadable, mut more) = (0, 0, false);
-            while !scan.is_over() && !more && !unwanted.is_cancelled() {
+        let old = old.map(|old| (*old).clone());
+        let mut rescoring = Rescoring::new((*new).clone(), old);
+        let (mut grades, mut unreadable, mut more) = (0, 0, false);
+        while !scan.is_over() && !more {
+            let permit = permit(&self.pages).await;
+            let page = move || {
+                let _permit = permit;
                 scan.next_page(|id, record| match record {
                     _ if grades + unreadable == max => more = true,
                     None => unreadable += 1,
@@ -125,10 +130,12 @@ impl Rescorer {
                         rescoring.add(&record, || id.parse().unwrap_or_else(|_| Digest::of(id)));
                     }
                 })?;
-            }
-            Ok(DryRun { rescored: rescoring.finish(), unreadable, complete: !more })
-        };
-        blocking(run).await?
+                Ok::<_, ApiError>((scan, rescoring, grades, unreadable, more))
+            };
+            (scan, rescoring, grades, unreadable, more) = blocking(page).await??;
+        }
+        let rescored = blocking(move || rescoring.finish()).await?;
+        Ok(DryRun { rescored, unreadable, complete: !more })
     }
 }
 
@@ -147,7 +154,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 /// gone.
 struct Run {
     spec: Arc<RewardSpec>,
-    permits: Arc<Semaphore>,
+    pages: Arc<Semaphore>,
     /// Absent once it is over.
     page: Option<Page>,
 }
@@ -175,7 +182,7 @@ impl Run {
                     unreadable: page.unreadable,
                 })));
             }
-            let (spec, permit) = (Arc::clone(&self.spec), permit(&self.permits).await);
+            let (spec, permit) = (Arc::clone(&self.spec), permit(&self.pages).await);
             let read = blocking(move || {
                 let _permit = permit;
                 page.read(&spec).map(|()| page)
@@ -222,5 +229,145 @@ fn rescored(id: &str, record: &GradeRecord, spec: &RewardSpec) -> v1::RescoredGr
         outcome: response::outcome(record.outcome).into(),
         reward: scored.reward,
         mask: scored.mask.map(|reason| v1::MaskAdvice { mask: true, reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::{Condvar, Mutex},
+        time::Duration,
+    };
+
+    use assay_fleet::{Backends, Completion, Embedded, Fleet, FleetConfig, Queue as _};
+    use assay_repos::{Catalog, Mode, PatchFacts, TaskLimits};
+    use assay_rewards::{
+        Generation, GradeHeader, Outcome, Plugin, PluginError, PluginGrade, PluginLimits,
+        PluginLoader, TaskFacts,
+    };
+    use futures::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    /// Answers so many times, and then waits until it may again.
+    #[derive(Debug)]
+    struct Gate {
+        digest: Digest,
+        /// How many ask, and how many may yet be answered.
+        state: Mutex<(usize, usize)>,
+        changed: Condvar,
+    }
+
+    impl Gate {
+        fn open_for(&self, more: usize) {
+            self.state.lock().unwrap().1 += more;
+            self.changed.notify_all();
+        }
+
+        fn asking(&self) -> usize {
+            self.state.lock().unwrap().0
+        }
+    }
+
+    impl Plugin for Gate {
+        fn digest(&self) -> &Digest {
+            &self.digest
+        }
+
+        fn evaluate(&self, _: &PluginGrade<'_>) -> Result<f64, PluginError> {
+            let mut state = self.state.lock().unwrap();
+            state.0 += 1;
+            let mut state = self.changed.wait_while(state, |(_, left)| *left == 0).unwrap();
+            *state = (state.0 - 1, state.1 - 1);
+            Ok(1.0)
+        }
+    }
+
+    struct Shelf(Arc<Gate>);
+
+    impl PluginLoader for Shelf {
+        fn load(&self, _: &Path, _: PluginLimits) -> Result<Arc<dyn Plugin>, String> {
+            Ok(Arc::clone(&self.0) as _)
+        }
+    }
+
+    async fn store(data: &Path, grades: u32) {
+        let store = Embedded::open(data, 1).unwrap();
+        for number in 0..grades {
+            let header = GradeHeader {
+                task: "demo.0001".parse().unwrap(),
+                task_digest: Digest::of("task"),
+                image_digest: "image".into(),
+                submission_digest: Digest::of(number.to_string()),
+                backend: "fake".into(),
+                mode: Mode::Guarded,
+                limits: TaskLimits::default(),
+                generation: Generation::default(),
+                external: Default::default(),
+                task_facts: TaskFacts::default(),
+                runner: "test".into(),
+            };
+            let grade = header.grade(PatchFacts::default(), Vec::new(), &[], None);
+            let grade = GradeRecord { outcome: Outcome::Scored, complete: true, ..grade };
+            store.complete(Completion::of_grade("run", grade)).await.unwrap();
+        }
+    }
+
+    /// Two dry runs that take for ever, as those over a million grades seem to: a page of another
+    /// call comes between theirs.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn long_dry_runs_let_others_through() {
+        const GRADES: u32 = 50;
+        /// Of grades that plugins see.
+        const PAGE: usize = 20;
+
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path(), GRADES).await;
+        let catalog = Arc::new(Catalog::load(&[], dir.path()));
+        let config = FleetConfig::new(dir.path().to_owned(), catalog, Backends::new());
+        let (_fleet, handle) = Fleet::start(config).unwrap();
+        let rescorer = Rescorer::new(handle);
+
+        let gate = Arc::new(Gate {
+            digest: Digest::of("gate"),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let file = "schema = 1\nname = 't'\n[plugin.p]\npath = 'p.wasm'\n[[term]]\nname = 'p'\n\
+            value = 'plugin.p'\n";
+        let slow = RewardSpec::parse_with(file, Path::new("t.toml"), &Shelf(Arc::clone(&gate)));
+        let slow = Arc::new(slow.unwrap());
+        let dry_runs: Vec<_> = (0..PAGES)
+            .map(|_| {
+                let (rescorer, slow) = (rescorer.clone(), Arc::clone(&slow));
+                tokio::spawn(async move {
+                    rescorer.dry_run(slow, None, GradeFilter::default(), u64::MAX).await
+                })
+            })
+            .collect();
+        let soon = |what| tokio::time::timeout(Duration::from_secs(60), what);
+        let both = async {
+            while gate.asking() < PAGES {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("both dry runs ask");
+
+        let spec = Arc::new(RewardSpec::preset("pass").unwrap().clone());
+        let stream = rescorer.stream(spec, GradeFilter::default()).await.unwrap();
+        let mut stream = std::pin::pin!(stream);
+        assert!(stream.next().now_or_never().is_none(), "every page is taken, so it waits");
+        // One of the two comes to the end of its page, whichever it is.
+        gate.open_for(PAGES * (PAGE - 1) + 1);
+        let batch = soon(stream.next()).await.expect("its turn comes").unwrap().unwrap();
+        let Some(Event::Batch(batch)) = batch.event else { panic!("{batch:?}") };
+        assert_eq!(batch.grades.len(), GRADES as usize);
+
+        gate.open_for(usize::MAX >> 1);
+        for dry_run in dry_runs {
+            let done = dry_run.await.unwrap().unwrap();
+            assert_eq!((done.rescored.records, done.complete), (GRADES.into(), true));
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::{
     fs,
     future::pending,
     path::{Path, PathBuf},
+    process,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use assay_fleet::{Backends, Completion, Embedded, EvaluationResult, Queue as _};
+use assay_fleet::{Backends, Completion, Embedded, Queue as _};
 use assay_proto::v1::{
     EvaluateRequest, EvaluateResult, Submission, reward_service_client::RewardServiceClient,
     reward_spec_service_client::RewardSpecServiceClient, submission::Kind,
@@ -191,6 +192,32 @@ pub(crate) async fn connect(app: &App) -> Channel {
     Channel::from_shared(url).unwrap().connect().await.unwrap()
 }
 
+/// The command line, with a cache and a catalog of its own: nothing of this machine matters.
+pub(crate) fn assay(folder: &Path, args: &[&str]) -> process::Command {
+    let mut command = process::Command::new(env!("CARGO_BIN_EXE_assay"));
+    command
+        .args(args)
+        .env_remove("ASSAY_LOG")
+        .env("ASSAY_CACHE", folder.join("cache"))
+        .env("ASSAY_CATALOG", folder.join("catalog"))
+        .current_dir(folder)
+        .stdin(process::Stdio::null());
+    command
+}
+
+/// A folder with a catalog of one task.
+pub(crate) fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_program_task(&folder.path().join("catalog"), "programs.echo", "train");
+    folder
+}
+
+/// What it printed with `--json`.
+pub(crate) fn lines(output: &process::Output) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
 /// Asks for one run of a program.
 pub(crate) fn request(id: &str, program: &str) -> EvaluateRequest {
     EvaluateRequest {
@@ -267,36 +294,7 @@ pub(crate) fn grade(number: u32, held: u32) -> GradeRecord {
 /// Stores grades in a data directory, as evaluations of `run` that left them.
 pub(crate) async fn store(data: &Path, run: &str, grades: impl IntoIterator<Item = GradeRecord>) {
     let store = Embedded::open(data, 1 << 20).unwrap();
-    let all = grades.into_iter().map(|grade| {
-        let request_id = assay_fleet::RequestId::generate();
-        let result = EvaluationResult {
-            request_id,
-            run_id: run.to_owned(),
-            group_id: String::new(),
-            task: grade.task.clone(),
-            outcome: grade.outcome,
-            reward: None,
-            components: Vec::new(),
-            mask: None,
-            tests: grade.counts(),
-            flags: Vec::new(),
-            failure: None,
-            timings: Default::default(),
-            usage: Default::default(),
-            digests: Default::default(),
-            cached: false,
-            grade_id: None,
-            generation: grade.generation.clone(),
-            sequence: 0,
-        };
-        store.complete(Completion {
-            result,
-            grade: Some(Arc::new(grade)),
-            cache: None,
-            handed_in: None,
-            observation: None,
-        })
-    });
+    let all = grades.into_iter().map(|grade| store.complete(Completion::of_grade(run, grade)));
     for stored in futures::future::join_all(all).await {
         stored.unwrap();
     }

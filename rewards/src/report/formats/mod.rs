@@ -29,7 +29,7 @@ pub(super) fn parse(
     let Some(documents) = delivery::open(channel, termination, nonce, &mut suite) else {
         let progress = Progress::Silent;
         let (tests, flags, canaries) = (Vec::new(), Vec::new(), Vec::new());
-        return Report { tests, progress, flags, defect: None, canaries };
+        return Report { tests, progress, broke_off: false, flags, defect: None, canaries };
     };
     for document in documents {
         match kind {

@@ -135,7 +135,7 @@ impl Reader<'_> {
             }
             let Some(Source { path, path_at, limits, on_error }) = source else { continue };
             match self.loader.map(|loader| loader.load(&path, limits)) {
-                Some(Ok(plugin)) => loaded.push(NamedPlugin { name, on_error, plugin }),
+                Some(Ok(plugin)) => loaded.push(NamedPlugin { name, on_error, limits, plugin }),
                 Some(Err(why)) => self.error(path_at, format!("plugin `{name}`: {why}")),
                 None => {}
             }

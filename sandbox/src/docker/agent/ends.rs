@@ -135,8 +135,8 @@ impl Inlet {
 pub(super) struct Launched {
     pub(super) pid: i32,
     pub(super) start: Start,
-    /// The place of the interpreter that it came from, and whether that has said that it is done.
-    pub(super) lent: Option<(usize, bool)>,
+    /// The place of the interpreter that it came from.
+    pub(super) lent: Option<usize>,
 }
 
 /// Both ends of what connects a command.
@@ -208,8 +208,8 @@ impl Ends {
         let mut start = Start::Cold;
         if let Some(lent) = run.lent {
             match self.lend(agent, run, user, limits, lent)? {
-                Ok((pid, done)) => {
-                    let lent = Some((lent.number as usize, done));
+                Ok(pid) => {
+                    let lent = Some(lent.number as usize);
                     return Ok(Launched { pid, start: Start::Warm, lent });
                 }
                 Err(why) => start = Start::ColdInstead(format!("the warm interpreter: {why}")),
@@ -235,8 +235,7 @@ impl Ends {
         Ok(Launched { pid, start, lent: None })
     }
 
-    /// Has an interpreter fork the command's process. Returns its id and whether the interpreter has
-    /// said that it is done; the inner error is why it can't.
+    /// Has an interpreter fork the command's process. Returns its id; the inner error is why it can't.
     fn lend(
         &self,
         agent: &mut Agent,
@@ -244,7 +243,7 @@ impl Ends {
         user: u32,
         limits: &[(u32, u64)],
         lent: Lent,
-    ) -> Result<Result<(i32, bool), String>, StepError> {
+    ) -> Result<Result<i32, String>, StepError> {
         let place = lent.number as usize;
         let interpreter = agent.interpreters.get(place).and_then(Option::as_ref);
         let Some(interpreter) = interpreter else { return Ok(Err("it is gone".to_owned())) };
@@ -263,27 +262,29 @@ impl Ends {
             return Ok(Err(e.to_string()));
         }
         let oom_kills = agent.meter.read().oom_kills;
-        let mut done = false;
-        let e = loop {
-            match interpreter.conversation.wait(&PROCESS_COMES) {
-                // The fork and the interpreter speak in any order.
-                Said::Done if !done => done = true,
-                Said::Started { pid, .. } => return Ok(Ok((pid, done))),
-                Said::Failed { step, errno } => {
-                    eprintln!("{step}");
-                    break io::Error::from_raw_os_error(errno);
-                }
-                Said::Silence => break io::Error::from_raw_os_error(libc::ETIMEDOUT),
-                Said::Gone if agent.meter.read().oom_kills == oom_kills => {
-                    agent.settle(place, false);
-                    return Ok(Err("it ended".to_owned()));
-                }
-                // A kill for want of memory was none of the command's.
-                Said::Gone => break io::Error::from_raw_os_error(libc::ENOMEM),
-                _ => break io::Error::from_raw_os_error(libc::EPIPE),
+        let said = interpreter.conversation.wait(&PROCESS_COMES);
+        let out_of_memory = agent.meter.read().oom_kills > oom_kills;
+        let e = match said {
+            Said::Started { pid, .. } => return Ok(Ok(pid)),
+            Said::Failed { step, errno } => {
+                eprintln!("{step}");
+                io::Error::from_raw_os_error(errno)
             }
+            Said::Silence => io::Error::from_raw_os_error(libc::ETIMEDOUT),
+            // A kill for want of memory was none of the command's.
+            Said::Gone | Said::Done if out_of_memory => io::Error::from_raw_os_error(libc::ENOMEM),
+            // It speaks of its fork no more, and the fork has said nothing.
+            Said::Done => {
+                agent.end_interpreter(place);
+                return Ok(Err("its fork died".to_owned()));
+            }
+            Said::Gone => {
+                agent.end_interpreter(place);
+                return Ok(Err("it ended".to_owned()));
+            }
+            _ => io::Error::from_raw_os_error(libc::EPIPE),
         };
-        agent.settle(place, done);
+        agent.settle(place);
         Err(e).at("have the warm interpreter start the command")
     }
 }

@@ -100,18 +100,18 @@ impl Agent {
         }
     }
 
-    /// Leaves the interpreter ready for the next command, once all of a sandbox is dead; `done` is
-    /// whether it said so. Returns whether there still is one.
-    pub(super) fn settle(&mut self, place: usize, done: bool) -> bool {
+    /// Leaves the interpreter ready for the next command, once all of a sandbox is dead. Returns
+    /// whether there still is one.
+    pub(super) fn settle(&mut self, place: usize) -> bool {
         let interpreter = self.interpreters.get(place).and_then(Option::as_ref);
-        let ready = interpreter.is_some_and(|it| it.conversation.settle(done));
+        let ready = interpreter.is_some_and(|it| it.conversation.settle());
         if !ready {
             self.end_interpreter(place);
         }
         ready
     }
 
-    fn end_interpreter(&mut self, place: usize) {
+    pub(super) fn end_interpreter(&mut self, place: usize) {
         let old = self.interpreters.get_mut(place).and_then(Option::take);
         if let Some(pid) = old.and_then(|old| old.pid()) {
             // It is buried with whatever ends next. Its socket is closed, should this fail.

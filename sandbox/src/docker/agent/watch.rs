@@ -249,7 +249,7 @@ impl Over {
         let reading = agent.meter.read();
         let killed = reading.oom_kills > watch.before.oom_kills;
         let lost = match watch.launched.lent {
-            Some((place, done)) => !agent.settle(place, done),
+            Some(place) => !agent.settle(place),
             None => watch.wanted_one,
         };
         let cpu_ns = match agent.meter.has_cpu() {

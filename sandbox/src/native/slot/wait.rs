@@ -59,6 +59,8 @@ pub(super) fn wait(
                 // It came too late for another.
                 Some((_, request)) if request < slot.request => {}
                 Some((wire::CANCEL, request)) if request == slot.request => {
+                    // What it used, where nothing counts it after its death.
+                    let _ = watch.look(next.pid);
                     verdict = Verdict::Cancelled;
                 }
                 // The service is gone, or makes no sense.

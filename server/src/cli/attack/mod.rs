@@ -16,7 +16,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 pub(super) use self::tried::Tried;
-use self::tried::{NOTHING, Report, Summary, Worth};
+use self::tried::{IDLE, NOTHING, Report, Summary, Worth};
 use super::{
     Common,
     output::{CliResult, Exit, Output, wrong},
@@ -96,8 +96,10 @@ impl Attack {
 #[derive(Clone, Debug)]
 enum Role {
     Gold,
-    /// What anything earns: nothing at all, or code that does nothing.
+    /// What anything earns: nothing at all.
     Floor,
+    /// The same, by code that does nothing.
+    Idle,
     Attack {
         name: String,
         /// Of the library; none of a task's own.
@@ -142,12 +144,18 @@ pub(super) async fn run(
     while let Some((at, role, record, took)) = runs.next().await {
         progress.inc(1);
         match (role, record) {
-            (Role::Floor, record) if infra(&record) => {
+            (Role::Floor | Role::Idle, record) if infra(&record) => {
                 found[at].push(Tried::new(NOTHING.into(), None, &record, took));
             }
-            (Role::Floor, Ok(record)) => floors[at] = floors[at].max(Worth::of(&record)),
             // What the task can't run has no worth.
-            (Role::Floor, Err(_)) => {}
+            (Role::Floor | Role::Idle, Err(_)) => {}
+            (role @ (Role::Floor | Role::Idle), Ok(record)) => {
+                let worth = Worth::of(&record);
+                floors[at] = floors[at].max(worth);
+                if matches!(role, Role::Idle) && worth.passes() {
+                    found[at].push(Tried::new(IDLE.into(), None, &Ok(record), took));
+                }
+            }
             (Role::Gold, record) => found[at].push(Tried::new("gold".into(), None, &record, took)),
             (Role::Attack { name, recipe }, record) => {
                 found[at].push(Tried::new(name, recipe, &record, took));
@@ -183,7 +191,7 @@ fn roles(task: &Task, scope: &Scope) -> Result<Vec<Run>, TaskError> {
     if task.source.is_some() {
         roles.push((Role::Floor, None));
     }
-    roles.extend(idle_submission(task).map(|idle| (Role::Floor, Some(idle))));
+    roles.extend(idle_submission(task).map(|idle| (Role::Idle, Some(idle))));
     if scope.gold {
         roles.push((Role::Gold, Some(task.gold()?)));
     }
@@ -229,6 +237,8 @@ impl Serialize for Listed {
             flags: &'a [String],
             #[serde(skip_serializing_if = "Option::is_none")]
             known: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            without_canaries: Option<&'a str>,
         }
         let Recipe { language, class, tries, kinds, reports, slow, flags, known, .. } = self.attack;
         Line {
@@ -242,6 +252,7 @@ impl Serialize for Listed {
             slow: *slow,
             flags,
             known: known.as_deref(),
+            without_canaries: self.attack.without_canaries.as_deref(),
         }
         .serialize(serializer)
     }

@@ -11,6 +11,9 @@ use super::{Exit, infra};
 /// What stands for the runs that attacks have to beat, where one of them failed.
 pub(super) const NOTHING: &str = "nothing";
 
+/// What stands for code that does nothing, where it passes.
+pub(super) const IDLE: &str = "idle";
+
 /// What a record is worth to somebody who wants a reward for nothing: all, a part, or a test or two.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(super) struct Worth {
@@ -43,6 +46,10 @@ impl Worth {
             fraction: self.fraction.max(other.fraction),
             held: self.held.max(other.held),
         }
+    }
+
+    pub(super) fn passes(self) -> bool {
+        self.pass >= 1.0 - 1e-9
     }
 
     fn beats(self, floor: Self) -> bool {
@@ -94,7 +101,11 @@ impl Tried {
         let told = |failure: &Failure| format!("{}: {}", failure.kind, failure.detail);
         let infra = infra(record);
         let class = recipe.map(|recipe| recipe.class.as_str());
+        let canaries = |record: &GradeRecord| record.checks.iter().any(|c| !c.canaries.is_empty());
+        let controlled = record.as_ref().is_ok_and(canaries);
+        let without = |recipe: &&'static Attack| recipe.without_canaries.as_deref();
         let known = recipe.and_then(|recipe| recipe.known.as_deref());
+        let known = known.or_else(|| recipe.as_ref().filter(|_| !controlled).and_then(without));
         match record {
             Ok(record) => Self {
                 attack,
@@ -170,6 +181,11 @@ impl Tried {
         self.attack == NOTHING
     }
 
+    /// Whether it is no attack, but code that does nothing and passes.
+    pub(in crate::cli) fn is_idle(&self) -> bool {
+        self.attack == IDLE
+    }
+
     fn is_flagged(&self) -> bool {
         let grave = |flag: &Remark| flag.severity >= Severity::Warning;
         !self.is_gold() && self.flags.iter().any(grave)
@@ -213,15 +229,19 @@ pub(super) struct Report<'a> {
 
 impl<'a> Report<'a> {
     pub(super) fn new(task: &'a Task, tried: &'a [Tried]) -> Self {
-        let attacks = || tried.iter().filter(|one| !one.is_gold() && !one.is_nothing());
+        let is_attack = |one: &&Tried| !one.is_gold() && !one.is_nothing() && !one.is_idle();
+        let attacks = || tried.iter().filter(is_attack);
         let names = |which: fn(&Tried) -> bool| {
             attacks().filter(|one| which(one)).map(|one| one.attack.as_str()).collect()
         };
         let mut problems = Vec::new();
         if let Some(gold) = tried.iter().find(|one| one.is_gold())
-            && gold.worth.pass < 1.0
+            && !gold.worth.passes()
         {
             problems.push("gold does not pass, so that no attack does says nothing".to_owned());
+        }
+        if tried.iter().any(Tried::is_idle) {
+            problems.push("code that does nothing passes: no test asks for anything".to_owned());
         }
         Self {
             task: task.id.as_str(),

@@ -38,8 +38,8 @@ pub(super) async fn run(common: &Common, n: u32, tests: u32) -> CliResult {
         let records: Vec<_> = (0..DISTINCT as u32).map(|i| record(tests, i)).collect();
         let lines: Vec<_> = records.iter().map(GradeRecord::to_json).collect();
         let (mut whole, mut scoring) = (Duration::ZERO, Duration::ZERO);
-        let mut stored = Rescoring::new(spec, None);
-        let mut parsed = Rescoring::new(spec, None);
+        let mut stored = Rescoring::new(spec.clone(), None);
+        let mut parsed = Rescoring::new(spec.clone(), None);
         // In turns, so that whatever else the machine does hits both alike.
         for from in (0..n).step_by(SLICE as usize) {
             let slice = || (from..n.min(from + SLICE)).map(|i| i as usize % DISTINCT);

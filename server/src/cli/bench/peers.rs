@@ -152,10 +152,13 @@ pub(super) async fn pytest(
         (name.into(), FileEntry::File { content: content(text), executable: false })
     });
     let runner = ("/assay/run_pytest.py".into(), content(harness::PYTEST_RUNNER));
+    let canary = ("/assay/assay_canary.py".into(), content(harness::CANARY));
+    let messages = ("/assay/assay_messages.py".into(), content(harness::MESSAGES));
     let preload = ("/assay/preload_pytest.py".into(), content(harness::PYTEST_PRELOAD));
-    let programs = Arc::new([runner.clone(), preload].into());
+    let trusted = [runner, canary, messages];
+    let programs = Arc::new(trusted.clone().into_iter().chain([preload]).collect());
     let layers = vec![Layer::Files(Arc::new(files.into()))];
-    let trusted = Arc::new([runner].into());
+    let trusted = Arc::new(trusted.into());
     let spec = SandboxSpec { trusted, ..spec(image, layers) };
     let argv = ["/usr/bin/python3", "-P", "-s", "-B", "/assay/run_pytest.py", "test_words.py"];
     let env = [("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("PYTHONHASHSEED", "0")];

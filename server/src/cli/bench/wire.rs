@@ -2,12 +2,11 @@
 
 use std::{
     fmt,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
-use assay_fleet::{Backends, Completion, Embedded, EvaluationResult, Queue as _, RequestId};
+use assay_fleet::{Backends, Completion, Embedded, Queue as _};
 use assay_proto::v1::{
     RescoreRequest, RewardSource, rescore_response::Event,
     reward_service_client::RewardServiceClient, reward_source::Source,
@@ -100,36 +99,11 @@ async fn store(data: &TempDir, records: &[GradeRecord], n: u32) -> CliResult<()>
         let grades = (from..n.min(from + CHUNK)).map(|number| {
             let mut grade = records[number as usize % records.len()].clone();
             grade.submission_digest = Digest::of(number.to_string());
-            store.complete(completion(grade))
+            store.complete(Completion::of_grade("", grade))
         });
         for stored in join_all(grades).await {
             stored.not_done()?;
         }
     }
     Ok(())
-}
-
-fn completion(grade: GradeRecord) -> Completion {
-    let result = EvaluationResult {
-        request_id: RequestId::generate(),
-        run_id: String::new(),
-        group_id: String::new(),
-        task: grade.task.clone(),
-        outcome: grade.outcome,
-        reward: None,
-        components: Vec::new(),
-        mask: None,
-        tests: grade.counts(),
-        flags: Vec::new(),
-        failure: None,
-        timings: Default::default(),
-        usage: Default::default(),
-        digests: Default::default(),
-        cached: false,
-        grade_id: None,
-        generation: grade.generation.clone(),
-        sequence: 0,
-    };
-    let grade = Some(Arc::new(grade));
-    Completion { result, grade, cache: None, handed_in: None, observation: None }
 }

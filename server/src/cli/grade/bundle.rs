@@ -24,7 +24,7 @@ const MAX_BYTES: u64 = 1 << 30;
 /// A grade with all that it came from, but image and releases: those are named by digest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Bundle {
+pub(crate) struct Bundle {
     format: String,
     schema: u32,
     /// Of the record.
@@ -32,7 +32,7 @@ pub(super) struct Bundle {
     pub(super) record: GradeRecord,
     submission: Handed,
     stop: Halt,
-    pub(super) task: TaskFolder,
+    pub(crate) task: TaskFolder,
     /// What every command had.
     pub(super) environment: BTreeMap<String, String>,
 }
@@ -40,7 +40,7 @@ pub(super) struct Bundle {
 /// A task directory, private files and all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TaskFolder {
+pub(crate) struct TaskFolder {
     /// The release that it is about, as `name@version`, and that release's digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) release: Option<(String, Digest)>,
@@ -108,7 +108,7 @@ impl Bundle {
         io::Write::flush(&mut to).map_err(Into::into)
     }
 
-    /// Reads a file, or stdin for `-`, and checks that it is whole and what it says.
+    /// Reads a file, or stdin for `-`.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let mut bytes = Vec::new();
         let most = MAX_BYTES + 1;
@@ -118,12 +118,7 @@ impl Bundle {
             File::open(path)?.take(most).read_to_end(&mut bytes)?;
         }
         ensure!(bytes.len() as u64 <= MAX_BYTES, "longer than {MAX_BYTES} bytes");
-        // What it is, first: a file of another version would have keys that this one doesn't know.
-        let Head { format, schema } =
-            serde_json::from_slice(&bytes).context("not a file of `assay grade export`")?;
-        ensure!(format == FORMAT, "not a file of `assay grade export`: its format is `{format}`");
-        ensure!(schema == SCHEMA, "written by another version: schema {schema}, known is {SCHEMA}");
-        let bundle: Self = serde_json::from_slice(&bytes)?;
+        let bundle = Self::decode(&bytes)?;
         let found = bundle.record.id();
         if bundle.grade != found {
             bail!("its record was changed: it is {found}, not {}", bundle.grade);
@@ -131,7 +126,20 @@ impl Bundle {
         Ok(bundle)
     }
 
-    pub(super) fn submission(&self) -> anyhow::Result<Submission> {
+    /// Reads what a file holds, without looking whether the record is the one that it names.
+    pub(crate) fn decode(bytes: &[u8]) -> anyhow::Result<Self> {
+        // What it is, first: a file of another version would have keys that this one doesn't know.
+        let Head { format, schema } =
+            serde_json::from_slice(bytes).context("not a file of `assay grade export`")?;
+        ensure!(format == FORMAT, "not a file of `assay grade export`: its format is `{format}`");
+        ensure!(schema == SCHEMA, "written by another version: schema {schema}, known is {SCHEMA}");
+        let bundle: Self = serde_json::from_slice(bytes)?;
+        let (schema, known) = (bundle.record.schema, GradeRecord::SCHEMA);
+        ensure!(schema == known, "its record has schema {schema}, and this version knows {known}");
+        Ok(bundle)
+    }
+
+    pub(crate) fn submission(&self) -> anyhow::Result<Submission> {
         Ok(match self.submission.clone() {
             Handed::Patch(text) => Submission::Patch(text),
             Handed::Source(text) => Submission::Source(text),
@@ -162,7 +170,7 @@ struct Head {
 }
 
 impl TaskFolder {
-    pub(super) fn files(&self) -> anyhow::Result<Vec<TaskFile>> {
+    pub(crate) fn files(&self) -> anyhow::Result<Vec<TaskFile>> {
         let read = |file: &OneFile| {
             let content = file.content()?;
             Ok(TaskFile { path: file.path.clone(), executable: file.executable, content })

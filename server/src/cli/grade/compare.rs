@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use assay_rewards::{GradeRecord, RewardSpec, Short, score};
+use assay_rewards::{Flag, GradeRecord, RewardSpec, Short, score};
 use serde::Serialize;
 
 use crate::cli::plain::Plain;
@@ -49,11 +49,19 @@ impl Comparison {
         found.compare("complete", was, is, |record| record.complete.to_string());
         found.compare("submission", was, is, |record| record.submission_digest.to_string());
         found.tests(was, is);
-        let beside = [
+        let mut beside = vec![
             ("wall_s", was.usage.wall_s, is.usage.wall_s),
             ("cpu_s", was.usage.cpu_s, is.usage.cpu_s),
             ("peak_mb", was.usage.peak_mb, is.usage.peak_mb),
         ];
+        if was.gold.is_some() || is.gold.is_some() {
+            found.compare("gold", was, is, |record| {
+                if record.gold.is_some() { "measured" } else { "not measured" }.to_owned()
+            });
+        }
+        if let (Some(was), Some(is)) = (&was.gold, &is.gold) {
+            beside.push(("gold_cpu_s", was.cpu_s, is.cpu_s));
+        }
         Self {
             same: found.differs.is_empty(),
             task: was.task.to_string(),
@@ -66,11 +74,10 @@ impl Comparison {
     }
 }
 
-/// Codes and severities. Evidence may name what varies: a time, a number of bytes. A replay runs
-/// without gold beside it.
+/// Codes and severities. Evidence may name what varies: a time, a number of bytes.
 fn flags(record: &GradeRecord) -> String {
-    let own = record.flags.iter().filter(|flag| flag.code != "gold.absent");
-    let mut all: Vec<_> = own.map(|flag| format!("{} ({:?})", flag.code, flag.severity)).collect();
+    let one = |flag: &Flag| format!("{} ({:?})", flag.code, flag.severity);
+    let mut all: Vec<_> = record.flags.iter().map(one).collect();
     all.sort();
     if all.is_empty() { "none".to_owned() } else { all.join(", ").to_lowercase() }
 }

@@ -1,6 +1,6 @@
 //! `assay grade`: what evaluations found.
 
-mod bundle;
+pub(crate) mod bundle;
 mod compare;
 mod export;
 mod replay;

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, ensure};
-use assay_fleet::{Backends, Evaluation, Evaluator, RequestId, TestName};
+use assay_fleet::{Backends, Evaluation, Evaluator, Prepared, RequestId, TestName};
 use assay_repos::{Catalog, write_task};
-use assay_rewards::{GradeRecord, Outcome, Role};
+use assay_rewards::{Failure, GradeRecord, Outcome, Role};
 use clap::Args;
 use tempfile::TempDir;
 
@@ -57,10 +57,9 @@ impl Replay {
             ..Evaluation::new(RequestId::generate(), was.task.clone(), bundle.submission().wrong()?)
         };
         let spinner = common.output().spinner("evaluating");
-        let verdict = Arc::new(evaluator).evaluate(evaluation).await;
+        let judged = judge(Arc::new(evaluator), evaluation, asked_gold(was)).await;
         spinner.finish_and_clear();
-        let verdict = verdict.map_err(|failure| wrong(failure.detail))?;
-        let is = verdict.record;
+        let is = judged.map_err(|failure| wrong(failure.detail))?;
         if is.outcome == Outcome::InfraError && was.outcome != Outcome::InfraError {
             let detail = is.failure.map(|failure| failure.detail).unwrap_or_default();
             return Err(anyhow::anyhow!("it can't run here: {detail}")).not_done();
@@ -69,6 +68,25 @@ impl Replay {
         common.output().line(&comparison)?;
         Ok(if comparison.same { Exit::Done } else { Exit::NotDone })
     }
+}
+
+/// Runs it again, with the task's gold submission beside it where that ran the first time.
+async fn judge(
+    evaluator: Arc<Evaluator>,
+    evaluation: Evaluation,
+    beside_gold: bool,
+) -> Result<GradeRecord, Failure> {
+    Ok(match evaluator.prepare(Arc::new(evaluation)).await? {
+        Prepared::Job(job) if beside_gold => job.with_gold().run().await.record,
+        Prepared::Job(job) => job.run().await.record,
+        Prepared::Settled(record) => *record,
+        Prepared::Unknown(failure) => return Err(failure),
+    })
+}
+
+/// Whether gold ran beside it, or was to.
+fn asked_gold(record: &GradeRecord) -> bool {
+    record.gold.is_some() || record.flags.iter().any(|flag| flag.code == "gold.absent")
 }
 
 /// Writes the task into a folder of its own and reads it as any other.

@@ -156,8 +156,8 @@ fn check(f: &mut fmt::Formatter<'_>, check: &CheckRecord) -> fmt::Result {
 fn canary(f: &mut fmt::Formatter<'_>, canary: &Canary) -> fmt::Result {
     let colour = match canary.status {
         TestStatus::Failed | TestStatus::Error => "red",
-        TestStatus::Skipped => "skipped",
-        _ => "green",
+        TestStatus::Passed | TestStatus::Xfailed | TestStatus::Xpassed => "green",
+        other => other.as_str(),
     };
     write!(f, " {} {colour}", canary.kind)?;
     if canary.holds() { Ok(()) } else { write!(f, "! ({})", Plain(&canary.id)) }

@@ -17,12 +17,12 @@ const WIDTH: u64 = 30;
 pub(super) fn run(
     common: &Common,
     records: &Records,
-    new: &RewardSpec,
-    old: Option<&RewardSpec>,
+    new: RewardSpec,
+    old: Option<RewardSpec>,
 ) -> CliResult {
     let spinner = common.output().spinner("scoring");
+    let whole = new.has_plugins() || old.as_ref().is_some_and(RewardSpec::has_plugins);
     let mut rescoring = Rescoring::new(new, old);
-    let whole = new.has_plugins() || old.is_some_and(RewardSpec::has_plugins);
     records.each(whole, |Stored { record, json }| {
         rescoring.add(&record, || Stored::id(json));
         Ok(())

@@ -1,5 +1,6 @@
 //! `assay reward`: reward files, and what they make of records that are there already.
 
+mod diff;
 mod dry_run;
 pub(super) mod plugins;
 mod remote;
@@ -59,6 +60,16 @@ pub(super) enum Reward {
         #[arg(long, value_name = "ID")]
         run: Option<String>,
     },
+    /// Say what two reward files say otherwise, however they are written; ends with status 1 where they
+    /// differ
+    Diff {
+        /// The old reward file, or the name of one that comes with Assay, or that the service knows
+        #[arg(value_name = "OLD")]
+        old: String,
+        /// The new one
+        #[arg(value_name = "NEW")]
+        new: String,
+    },
     /// Keep reward files at a service, each as the newest version of its name
     Put {
         /// The files
@@ -87,6 +98,7 @@ impl Reward {
     pub(super) async fn run(self, common: &Common) -> CliResult {
         match self {
             Self::Lint { files } => lint(common, files).await,
+            Self::Diff { old, new } => diff::run(common, &old, &new).await,
             Self::Put { files } => remote::put(common, files).await.map(|()| Exit::Done),
             Self::List { name } => remote::list(common, name).await.map(|()| Exit::Done),
             Self::Explain { subject, grade } if common.server.is_some() => {
@@ -122,7 +134,7 @@ impl Reward {
             Self::DryRun { subject, against, .. } => {
                 let new = find_spec(&subject.file)?;
                 let old = against.as_deref().map(find_spec).transpose()?;
-                dry_run::run(common, &subject.records.open(common)?, &new, old.as_ref())
+                dry_run::run(common, &subject.records.open(common)?, new, old)
             }
         }
     }

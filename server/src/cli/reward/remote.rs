@@ -1,21 +1,26 @@
 //! The same against a running service: its versions of reward files, the grades that it stores.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, anyhow};
 use assay_proto::v1::{
-    self, DryRunRequest, ExplainRequest, GradeFilter, LintRequest, ListSpecsRequest,
-    PutSpecRequest, RewardSource, fact_value, reward_source,
+    self, DryRunRequest, ExplainRequest, GetSpecRequest, GradeFilter, LintRequest,
+    ListSpecsRequest, PutSpecRequest, RewardSource, fact_value, reward_source,
 };
 use assay_rewards::{
-    Bar, Change, Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, Rescored, Spread,
+    Bar, Change, Explained, ExplainedFact, ExplainedTerm, Explanation, FactValue, Rescored,
+    RewardSpec, Spread,
 };
 use serde::Serialize;
 
-use super::{Problem, dry_run};
+use super::{Problem, dry_run, told};
 use crate::cli::{
     Common,
     output::{Blame as _, CliResult, wrong},
+    records::id_start,
     session::{Session, is_file},
 };
 
@@ -34,6 +39,16 @@ pub(super) async fn lint(
     })
 }
 
+/// Reads a version of a reward file that is there. Plugins are not given away.
+pub(super) async fn spec(session: &Session, name: &str) -> CliResult<RewardSpec> {
+    let request = GetSpecRequest { name: name.to_owned() };
+    let text = session.specs().get_spec(request).await?.into_inner().text;
+    RewardSpec::parse(&text, Path::new(name)).map_err(|errors| {
+        let how = "name its file instead, where it lies with its plugins";
+        wrong(format!("the service's `{name}` can't be read here; {how}: {}", told(&errors)))
+    })
+}
+
 pub(super) async fn explain(
     session: &Session,
     file: &str,
@@ -42,8 +57,7 @@ pub(super) async fn explain(
     let Some(grade) = grade else {
         return Err(wrong("name the grade with --grade; results say it as `grade`"));
     };
-    let grade_id = if grade.starts_with("sha256:") { grade } else { format!("sha256:{grade}") };
-    let request = ExplainRequest { grade_id, spec: Some(source(file)?) };
+    let request = ExplainRequest { grade_id: id_start(&grade), spec: Some(source(file)?) };
     let told = session.specs().explain(request).await?.into_inner();
     let grade = told.grade_id.clone();
     Ok(super::Explained { grade, explanation: explanation(told)? })

@@ -145,8 +145,14 @@ impl Finding {
     }
 
     pub(super) fn note_attacks(&mut self, tried: &[Tried]) {
-        self.attacks = tried.len();
+        self.attacks = tried.iter().filter(|one| !one.is_idle()).count();
         for attack in tried {
+            if attack.is_idle() {
+                self.problem(format!(
+                    "a {} that does nothing passes; expected a test that it fails",
+                    self.task.submission.kind.as_str()
+                ));
+            }
             self.infra += usize::from(attack.is_infra());
             if let Some(why) = attack.unread() {
                 self.problem(format!("its attacks can't be read: {why}"));
