@@ -24,7 +24,7 @@ template = "problem.md"
 [submission]
 kind = "files"
 [limits]
-cpu_s = 20
+cpu_s = 6
 wall_s = 100
 [[check]]
 id = "unit"
