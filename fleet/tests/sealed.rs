@@ -495,11 +495,11 @@ fn scanner(needles: &[String]) -> String {
     format!("NEEDLES = [{list}]\n{SCANNER}\n")
 }
 
-/// What the first test that has a message tells of a scan.
+/// What the last test that tells of a scan says of it.
 fn said_by_scanner(record: &GradeRecord) -> Option<Scan> {
-    let mut tests = record.checks.iter().flat_map(|check| &check.tests);
-    let said = tests.find_map(|test| test.message.as_deref())?;
-    let (_, report) = said.split_once("LookupError: looked at ")?;
+    let tests = record.checks.iter().flat_map(|check| &check.tests);
+    let said = tests.filter_map(|test| test.message.as_deref());
+    let (_, report) = said.filter_map(|said| said.split_once("LookupError: looked at ")).last()?;
     let (report, _) = report.split_once("; end")?;
     let mut parts = report.split("; ");
     let bytes = parts.next().unwrap().trim_end_matches(" bytes").parse().unwrap();

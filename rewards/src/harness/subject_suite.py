@@ -12,7 +12,7 @@ import sys
 import types
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from assay_peer import TYPES, CannotCross, Gone, Peer, copy_back, find_known  # noqa: E402
+from assay_peer import CONTAINERS, MAKE, TYPES, copy_back, made, wire  # noqa: E402
 
 sys.path.pop(0)
 # As the runner of a guarded suite has it: the work tree shadows nothing of the image.
@@ -20,147 +20,119 @@ sys.path.append(os.getcwd())
 if not os.path.exists("src/__init__.py"):
     sys.path.append(os.path.join(os.getcwd(), "src"))
 
-SHAPES = {"n": "__next__", "i": "__iter__", "l": "__len__", "g": "__getitem__", "c": "__call__", "x": "__enter__"}
-
-
-class Callback:
-    """A function of the tests."""
-
-    def __init__(self, peer, number, name):
-        self._assay_id, self._assay_peer, self.__name__ = number, peer, name
-
-    def __call__(self, *args, **kwargs):
-        return self._assay_peer.request("call", self._assay_id, args, kwargs)
-
-
-class Stream:
-    """An iterator of the tests."""
-
-    def __init__(self, peer, number, name):
-        self._assay_id, self._assay_peer = number, peer
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return self._assay_peer.request("next", self._assay_id)
-
-
-class Foreign:
-    """An object of the tests, to be handed on. There is nothing to be had of it."""
-
-    def __init__(self, peer, number, name):
-        self._assay_id = number
+# What an instance of a subclass is as plain data, whatever the subclass says.
+PLAIN = {kind: lambda value, kind=kind: kind.__getitem__(value, slice(None)) for kind in (str, bytes, tuple, list)}
+PLAIN |= {int: int.__int__, float: float.__float__, dict: lambda value: dict(dict.items(value))}
+PLAIN |= {set: lambda value: set(set.__iter__(value)), frozenset: lambda value: frozenset(frozenset.__iter__(value))}
+PLAIN |= {type({}.keys()): set, type({}.items()): set}
+MOST_ATTRIBUTES = 100
 
 
 class Mirrored:
-    """A container that is an attribute of something: the tests may change it where they find it."""
+    """A container of a module: the tests may change it where they find it."""
 
     def __init__(self, container):
         self.container = container
 
 
-class CallbackEnded(BaseException):
-    """A function of the tests ended by what no program should catch."""
+class Own:
+    """The argument of a call, itself, as what the call returned."""
+
+    def __init__(self, index):
+        self.index = index
 
 
-class Subject(Peer):
-    def __init__(self, reader, writer):
-        super().__init__(reader, writer)
-        self.foreign = {}
+class Subject:
+    def __init__(self):
+        self.held, self.numbers = {}, {}
+
+    def hold(self, value):
+        """Keeps `value` for as long as this process lives, and returns its number."""
+        number = self.numbers.setdefault(id(value), len(self.numbers))
+        self.held[number] = value
+        return number
 
     def refer(self, value):
         kind = type(value)
-        if kind in (Callback, Stream, Foreign):
-            return ("yours", value._assay_id)
+        if kind is Own:
+            return ("own", value.index)
         if kind is Mirrored:
             return ("mirror", self.hold(value.container), value.container)
-        if isinstance(value, type) and TYPES.get(value.__name__) is value:
-            return ("known", "types", value.__name__)
-        if isinstance(value, type) and issubclass(value, BaseException):
-            return ("mine", self.hold(value), "e", family(value))
         if kind is types.ModuleType:
-            return ("mine", self.hold(value), "m", value.__name__)
-        shape = "".join(letter for letter, method in SHAPES.items() if hasattr(kind, method))
-        return ("mine", self.hold(value), shape + "t" * isinstance(value, type), kind.__qualname__[:80])
+            return ("module", self.hold(value), value.__name__)
+        if isinstance(value, type):
+            if TYPES.get(value.__name__) is value:
+                return ("type", value.__name__)
+            if issubclass(value, BaseException):
+                return ("error", self.family(value))
+            raise wire.CannotCross("a class can't cross")
+        for base, plain in PLAIN.items():
+            if issubclass(kind, base):
+                return ("plain", plain(value))
+        if hasattr(kind, "__next__"):
+            return ("iterator", self.hold(value))
+        if callable(value):
+            return ("function", self.hold(value))
+        raise wire.CannotCross("an object of type %s can't cross" % kind.__name__[:80])
 
-    def stand_in(self, number, shape, name):
-        if number not in self.foreign:
-            kind = Stream if shape == "n" else Callback if shape == "c" else Foreign
-            self.foreign[number] = kind(self, number, name)
-        return self.foreign[number]
+    def to_reference(self, value):
+        return made(value) or self.refer(value)
 
-    def find(self, module, name):
-        return TYPES[name] if module == "types" else find_known(module, name)
+    def from_reference(self, parts):
+        what, *rest = parts
+        if what == "yours":
+            return self.held[rest[0]]
+        if what == "type":
+            return TYPES.get(rest[0]) or getattr(builtins, rest[0])
+        return MAKE[rest[0]](rest[1])
 
-    def serve(self, what, where, *rest):
+    def answer(self, request):
+        """Returns the answer to a request, ready to be sent."""
+        before = self.pack(request[2:]) if request[0] == "call" else b""
+        try:
+            answer = ("ok", self.do(*request))
+        except BaseException as error:
+            answer = ("raised", self.describe(error))
+        changed = before and self.pack(request[2:]) != before
+        return (*answer, request[2:] if changed else None)
+
+    def do(self, what, where, *rest):
         if what == "import":
             return importlib.import_module(where)
         value = self.held[where]
-        if what == "call":
-            return value(*rest[0], **rest[1])
         if what == "get":
             found = getattr(value, rest[0])
-            return Mirrored(found) if type(found) in (list, dict, set) else found
-        if what == "set":
-            return setattr(value, *rest)
-        if what == "item":
-            return value[rest[0]]
-        if what == "put":
-            value[rest[0]] = rest[1]
-            return None
-        if what == "drop":
-            del value[rest[0]]
-            return None
+            return Mirrored(found) if type(found) in CONTAINERS else found
+        if what == "call":
+            found = value(*rest[0], **rest[1])
+            own = (Own(index) for index, one in enumerate(rest[0]) if one is found and type(one) in CONTAINERS)
+            return next(own, found)
         if what == "next":
             return next(value)
-        return ASK[rest[0]](self, value, *rest[1:])
+        return copy_back(value, rest[0])
 
     def describe(self, error):
-        mine = getattr(error, "_assay_yours", None)
-        if mine is not None:
-            return ("yours", mine)
-        attributes = getattr(error, "__dict__", {}).items()
-        attributes = {key: value for key, value in attributes if type(key) is str and self.pack(value)}
         args = error.args if self.pack(error.args) else None
-        return ("new", self.hold(error), family(type(error)), text(error), args, attributes)
+        attributes = {}
+        if len(self.family(type(error))) > 1:
+            for name in dir(error)[:MOST_ATTRIBUTES]:
+                value = None if name.startswith("_") else getattr(error, name, None)
+                if not callable(value) and self.pack(value):
+                    attributes[name] = value
+        return (self.family(type(error)), text(error), args, attributes)
 
-    def rebuild(self, described):
-        if described[0] == "yours":
-            return self.held[described[1]]
-        _, number, name, message = described
-        kind = getattr(builtins, name, None) if type(name) is str else self.held.get(name)
+    def family(self, kind):
+        """Returns the name of an exception type with those of its bases, down to what Python brings."""
+        if getattr(builtins, kind.__name__, None) is kind:
+            return (kind.__name__,)
+        bases = tuple(self.family(base) for base in kind.__bases__ if base is not object)
+        return (str(kind.__module__), kind.__qualname__, bases, self.hold(kind))
+
+    def pack(self, value):
         try:
-            error = kind(message) if issubclass(kind, Exception) else CallbackEnded(message)
+            return wire.encode(value, self.to_reference)
         except Exception:
-            error = Exception(message)
-        error._assay_yours = number
-        return error
-
-    def leave(self, value, described):
-        error = described and self.rebuild(described)
-        return bool(value.__exit__(error and type(error), error, error and error.__traceback__))
-
-
-ASK = {
-    "str": lambda self, value: str(value),
-    "repr": lambda self, value: repr(value),
-    "len": lambda self, value: len(value),
-    "bool": lambda self, value: bool(value),
-    "iter": lambda self, value: iter(value),
-    "enter": lambda self, value: value.__enter__(),
-    "exit": Subject.leave,
-    "isinstance": lambda self, value, other: isinstance(other, value),
-    "issubclass": lambda self, value, other: issubclass(other, value),
-    "become": lambda self, value, other: copy_back(value, other),
-}
-
-
-def family(kind):
-    """Returns the name of an exception type with those of its bases, down to what Python brings."""
-    if getattr(builtins, kind.__name__, None) is kind:
-        return (kind.__name__,)
-    return (str(kind.__module__), kind.__qualname__, tuple(family(base) for base in kind.__bases__ if base is not object))
+            return b""
 
 
 def text(error):
@@ -171,15 +143,19 @@ def text(error):
 
 
 def main():
-    subject = Subject(os.fdopen(4, "rb"), os.fdopen(os.dup(4), "wb"))
-    try:
-        while True:
-            try:
-                subject.answer(subject.receive())
-            except CannotCross as error:
-                subject.send(("stuck", str(error)))
-    except Gone:
-        pass
+    reader, writer = os.fdopen(4, "rb"), os.fdopen(os.dup(4), "wb")
+    subject = Subject()
+    while True:
+        try:
+            request = wire.receive(reader, subject.from_reference)
+        except (EOFError, OSError):
+            break
+        try:
+            wire.send(writer, subject.answer(request), subject.to_reference)
+        except OSError:
+            break
+        except Exception as error:
+            wire.send(writer, ("stuck", text(error)[:500]))
     sys.stdout.flush()
     os._exit(0)
 

@@ -22,6 +22,10 @@ def test_values_of_the_library():
     assert shop.tax(Decimal("10")) == Decimal("1.9000")
 
 
+def test_a_pair():
+    assert shop.longest(["a", "bb"]) == ("bb", 2)
+
+
 def test_a_generator():
     assert list(shop.countdown(3)) == [3, 2, 1]
 
@@ -30,7 +34,15 @@ def test_an_exception_of_its_own():
     with pytest.raises(OutOfStock, match="no milk today") as caught:
         shop.buy("milk")
     assert isinstance(caught.value, ValueError)
-    assert caught.value.item == "milk"
+    assert (caught.value.item, caught.value.code) == ("milk", 404)
+
+
+def test_an_exception_that_is_awaited():
+    try:
+        shop.buy("milk")
+        assert False, "it should have raised"
+    except OutOfStock:
+        pass
 
 
 def test_a_type_error():
@@ -50,34 +62,9 @@ def test_what_is_done_in_place():
     assert lengths == {1: "a", 2: "bb"}
 
 
-def test_functions_both_ways():
-    seen = []
-    assert shop.each(lambda value: seen.append(value) or value + 1, (1, 2)) == [2, 3]
-    assert seen == [1, 2]
-    assert shop.each(str.upper, "ab") == ["A", "B"]
-    assert shop.each(shop.adder(3), [4]) == [7]
-    assert shop.first(2, iter([5, 6, 7])) == [5, 6]
-
-
-def test_exceptions_both_ways():
-    def fails(kind):
-        raise kind("on purpose")
-
-    assert shop.careful(lambda: fails(KeyError), "caught") == "caught"
-    with pytest.raises(OSError, match="on purpose"):
-        shop.careful(lambda: fails(OSError), "caught")
-
-
-def test_an_object():
-    basket = shop.Basket("tea")
-    assert basket.add("milk").limit == 3
-    assert len(basket) == 2 and list(basket) == ["tea", "milk"] and basket[-1] == "milk"
-    assert str(basket) == "2 items"
-    assert isinstance(basket, shop.Basket) and not isinstance(basket, shop.Till)
-    basket.names.append("salt")
-    assert basket.names == ["tea", "milk", "salt"]
-    with pytest.raises(AttributeError):
-        basket.weight
+def test_what_is_handed_back():
+    names = ["a"]
+    assert shop.same(names) is names
 
 
 def test_a_table_that_tests_change():
@@ -88,20 +75,39 @@ def test_a_table_that_tests_change():
         prices.TABLE["tea"] = 1.75
 
 
-def test_a_patched_function(monkeypatch):
-    monkeypatch.setattr(shop, "price", lambda name: 7)
-    assert shop.price("tea") == 7
-
-
-def test_a_context():
-    with shop.Till() as till:
-        assert till.open
-        shop.buy("milk")
-    assert not till.open
-
-
 class TestUnit(unittest.TestCase):
     def test_in_a_class(self):
         self.assertEqual(shop.total([1]), 1)
         with self.assertRaises(OutOfStock):
             shop.buy("salt")
+
+
+class TestBeside:
+    """What can be had of code in the same process alone."""
+
+    def test_a_function_that_it_calls(self):
+        assert shop.each(lambda value: value + 1, [1, 2]) == [2, 3]
+
+    def test_a_function_of_python_that_it_calls(self):
+        assert shop.each(eval, ["1 + 1"]) == [2]
+
+    def test_an_object(self):
+        assert len(shop.Basket("tea")) == 1
+
+    def test_a_block(self):
+        with shop.Till():
+            shop.buy("milk")
+
+    def test_a_patched_function(self, monkeypatch):
+        monkeypatch.setattr(shop, "price", lambda name: 7)
+        assert shop.price("tea") == 7
+
+    def test_what_is_printed(self, capsys):
+        assert shop.total([]) == 0 and capsys.readouterr().out == ""
+
+    def test_what_there_is(self):
+        assert "total" in dir(shop)
+
+    def test_an_error_that_is_caught(self):
+        with pytest.raises(TypeError):
+            shop.total([object()])
