@@ -76,6 +76,7 @@ class Reporter:
         self.succeeded = set()  # ids of unittest's tests of which it said so
         self.running = ""
         self.messages = assay_messages.Messages()
+        self.uncollected = False  # whether some module could not be collected
         self.stopped = False  # whether code of the submission ended the run
         self.canaries = Canaries()
         self.probe = assay_canary.Probe(self.lie, self.origin)
@@ -119,6 +120,7 @@ class Reporter:
         # A module that can't be collected takes its tests along: they are missing, and this says why.
         if report.failed:
             print("cannot collect %s" % report.nodeid, file=sys.stderr)
+            self.uncollected = True
 
     def pytest_keyboard_interrupt(self, excinfo):
         # pytest interrupts itself where modules could not be collected.
@@ -384,6 +386,8 @@ def main():
     options = ["-c", "/dev/null", "--rootdir", os.getcwd(), "--confcutdir", os.getcwd()]
     options += ["-p", "no:cacheprovider", "--tb=short", "-q", "--no-header", "--color=no"]
     code = int(pytest.main(options + sys.argv[1:], plugins=[reporter]))
+    if code == 1 and reporter.uncollected and not {"failed", "error"} & set(reporter.counts):
+        code = 2  # as where pytest doesn't go on without a module: no test failed
     # What ends by the submission's will has no end of its own, as if it had left without a word.
     if not reporter.stopped:
         reporter.event("end", nonce=reporter.nonce, exit=code, counts=reporter.counts)

@@ -173,6 +173,16 @@ fn suites_that_cannot_run_blame_the_submission_of_a_known_task() {
     }
 }
 
+#[test]
+fn who_goes_on_without_a_module_is_no_forger() {
+    let Some(python) = Python::find() else { return };
+    let files = [("test_a.py", "import nowhere\n"), ("test_b.py", "def test_b(): pass\n")];
+    let args = ["test_a.py", "test_b.py", "--continue-on-collection-errors"];
+    let record = python.grade(PYTEST, &files, &args, &["test_a.py::test_a"]);
+    assert_eq!((record.outcome, &record.flags[..]), (Outcome::Scored, &[][..]), "{record:#?}");
+    assert_eq!(record.checks[0].must_pass.held, 0, "{record:#?}");
+}
+
 /// A test of each kind that fails: what turns outcomes around has to turn them all.
 const FAILING: &str = r#"
 import unittest
