@@ -499,7 +499,8 @@ fn scanner(needles: &[String]) -> String {
 fn said_by_scanner(record: &GradeRecord) -> Option<Scan> {
     let tests = record.checks.iter().flat_map(|check| &check.tests);
     let said = tests.filter_map(|test| test.message.as_deref());
-    let (_, report) = said.filter_map(|said| said.split_once("LookupError: looked at ")).last()?;
+    let (_, report) =
+        said.filter_map(|said| said.split_once("LookupError: looked at ")).next_back()?;
     let (report, _) = report.split_once("; end")?;
     let mut parts = report.split("; ");
     let bytes = parts.next().unwrap().trim_end_matches(" bytes").parse().unwrap();

@@ -165,6 +165,60 @@ fn what_canaries_saw_is_shown() {
     }
 }
 
+/// `task validate --write-lock` writes the mode that a suite can have, and no other.
+#[test]
+fn suites_that_can_be_sealed_are_found() {
+    if skipped() {
+        return;
+    }
+    const CODE: &str =
+        "class Box:\n    def __init__(self, value): self.value = value\ndef value(): return 1\n";
+    const OBJECT: &str = "import lib\ndef test_plain(): assert lib.Box(lib.value()).value == 1\n";
+    const DATA: &str = "import lib\ndef test_plain(): assert lib.value() == 1\n";
+    let folder = tempfile::tempdir().unwrap();
+    // (name, what its file says of its mode, its tests, what it says afterwards)
+    let rows = [
+        ("data", "", DATA, "mode = \"sealed\""),
+        ("object", "", OBJECT, ""),
+        ("said", "mode = \"guarded\"", DATA, "mode = \"guarded\""),
+    ];
+    for (name, mode, tests, _) in rows {
+        let head = format!("schema = 1\nid = \"demo.{name}\"\n{mode}\n");
+        let task = TASK.replace("\nschema = 1\nid = \"demo.0001\"\n", &head);
+        let task = task.replace(", \"test_value.py::TestUnit::test_unit\"", "");
+        let wrong = CODE.replace("return 1", "return 0");
+        let files = [
+            ("task.toml", task.as_str()),
+            ("problem.md", "Let value() be right.\n"),
+            ("tree/lib.py", &wrong),
+            ("private/tests/test_value.py", tests),
+            ("private/gold.patch", &change("lib.py", &wrong, CODE)),
+        ];
+        for (path, text) in files {
+            let path = folder.path().join("tasks").join(name).join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+    let said = assay(
+        folder.path(),
+        &["task", "validate", "demo.data", "demo.object", "demo.said", "--write-lock"],
+    );
+    assert!(said.status.success(), "{said:?}");
+    for (name, _, _, mode) in rows {
+        let task = folder.path().join("tasks").join(name);
+        let text = fs::read_to_string(task.join("task.toml")).unwrap();
+        let found = text.lines().find(|line| line.starts_with("mode")).unwrap_or_default();
+        assert_eq!(found, mode, "{name}: {said:?}");
+        assert!(task.join("private/expected.lock.json").exists(), "{name}");
+    }
+    let again =
+        assay(folder.path(), &["task", "validate", "demo.data", "demo.object", "demo.said"]);
+    assert!(again.status.success(), "{again:?}");
+    let text = String::from_utf8_lossy(&again.stdout).into_owned();
+    assert!(text.contains("3 tasks: 3 valid, 0 not, 2 guarded"), "{text}");
+}
+
 /// Tests of other languages are run again, some of them spoiled: honest work passes, and the record shows it.
 #[test]
 fn honest_work_passes_where_tests_are_spoiled() {
