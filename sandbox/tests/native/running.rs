@@ -310,7 +310,9 @@ async fn a_command_that_is_stopped_says_what_it_used() {
         let told = told(&execution);
         assert_eq!(execution.termination, Termination::Signaled(libc::SIGKILL), "{told}");
         assert_eq!(stdout(&execution), "counted", "{told}");
-        assert!(execution.usage.cpu >= Duration::from_millis(300), "{told}");
+        // Without control groups it is counted in ticks of 10 ms, those of the kernel apart.
+        let cpu = execution.usage.cpu;
+        assert!(cpu >= Duration::from_millis(250), "{cpu:?}: {told}");
         assert!(execution.usage.wall >= execution.usage.cpu, "{told}");
     }
     // What has ended is not stopped, and the slot is as good as before.
