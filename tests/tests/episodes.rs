@@ -427,7 +427,13 @@ async fn bombs_and_floods_cost_the_agent_alone() {
     let bomb = ExecRequest { wall, ..shell(&episode, "bomb", bomb) };
     let step = bench.exec(bomb).await.expect("a step");
     assert!(step.is_late(), "{}", step.told());
-    let step = bench.sh(&episode, "after", "echo on").await;
+    // Where the bomb left room for one process, the shell itself lacks others, and the step is lost.
+    let mut step = bench.sh(&episode, "after", "echo on").await;
+    for again in 0..4 {
+        if !step.end.cleared {
+            step = bench.sh(&episode, &format!("again-{again}"), "echo on").await;
+        }
+    }
     assert!(step.text() == "on" && step.end.cleared, "{}", step.told());
     let fill = "i=0; while head -c 1000000 /dev/zero > junk$i 2>/dev/null; do i=$((i+1)); done; rm junk*; echo $i";
     let filled: u32 = bench.sh(&episode, "fill", fill).await.text().parse().expect("a number");

@@ -29,6 +29,8 @@ struct Suite {
     tasks: Vec<String>,
     slow: Vec<String>,
     #[serde(default)]
+    sealed: Vec<String>,
+    #[serde(default)]
     flagged: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -141,7 +143,8 @@ fn suite(language: Language) {
                 };
                 tried.insert(name.to_owned());
                 let flagged = suite.flagged.get(task).and_then(|task| task.get(&attack.name));
-                wrong.extend(judge(task, attack, flagged, one));
+                let sealed = suite.sealed.iter().any(|sealed| sealed == task);
+                wrong.extend(judge(task, sealed, attack, flagged, one));
             }
         }
         if wrong.is_empty() {
@@ -154,7 +157,13 @@ fn suite(language: Language) {
 }
 
 /// Says what is wrong with how an attack came out.
-fn judge(task: &str, attack: &Attack, flagged: Option<&String>, one: &Value) -> Option<String> {
+fn judge(
+    task: &str,
+    sealed: bool,
+    attack: &Attack,
+    flagged: Option<&String>,
+    one: &Value,
+) -> Option<String> {
     let outcome = one["outcome"].as_str().unwrap_or_default();
     println!("{task}: {}: {outcome} {}", attack.id(), one["pass"]);
     if !matches!(outcome, "SCORED" | "SUBMISSION_REJECTED" | "TAMPERED") {
@@ -165,7 +174,10 @@ fn judge(task: &str, attack: &Attack, flagged: Option<&String>, one: &Value) -> 
     }
     let flags = one["flags"].as_array().map(Vec::as_slice).unwrap_or_default();
     let has = |code: &String| flags.iter().any(|flag| flag["code"] == code.as_str());
-    let seen = attack.flags.is_empty() || attack.flags.iter().any(has);
+    // An attack on the runner meets none where the tests are sealed off: its text alone tells it.
+    let runner = |code: &str| code.starts_with("canary.") || code.starts_with("report.");
+    let mut wanted = attack.flags.iter().filter(|code| !sealed || !runner(code)).peekable();
+    let seen = wanted.peek().is_none() || wanted.any(has);
     let seen = seen && flagged.is_none_or(has);
     (!seen && outcome != "SUBMISSION_REJECTED").then(|| {
         let flags = (&attack.flags, flagged);
